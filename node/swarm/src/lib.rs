@@ -1,0 +1,1 @@
+//! What nodes and agents share as peers.

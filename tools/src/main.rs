@@ -1,0 +1,3 @@
+//! The one command: sutler.
+
+fn main() {}
