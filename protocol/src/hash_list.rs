@@ -131,7 +131,7 @@ impl fmt::Debug for HashList {
             .field("id", &self.id)
             .field("len", &self.geometry.len())
             .field("chunks", &self.geometry.chunks())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

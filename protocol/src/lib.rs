@@ -12,11 +12,19 @@
 //! | Where do its chunks begin and end? | [`geometry`] |
 //! | Which chunks? | [`ranges`] |
 //! | Are these the right bytes? | [`hash_list`] |
+//! | What do peers say to each other? | [`frame`] |
+//! | Whom to ask for what, and when to give up? | [`fetch`] |
+//! | What to send next? | [`serve`] |
+//! | Why was a stream or connection ended? | [`close`] |
 
+pub mod close;
 pub mod content;
+pub mod fetch;
+pub mod frame;
 pub mod geometry;
 pub mod hash_list;
 pub mod ranges;
+pub mod serve;
 
 pub use content::{ContentId, ContentName, Sha256Digest};
 pub use geometry::{ChunkIndex, Geometry};

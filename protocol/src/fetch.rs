@@ -1,0 +1,489 @@
+//! The fetching half of a transfer, without IO: which source is asked for which chunks, and when
+//! one is given up.
+//!
+//! A [`Fetch`] gathers the missing chunks of one content from all its sources at once. Its driver
+//! tells it what happened (bytes came, a run was stored, a request ended, time passed) and asks
+//! what to do: [`Fetch::poll_ask`] for requests to send, [`Fetch::poll_event`] for requests to stop
+//! and sources to leave. `swarm` drives it from sockets, tests from virtual time.
+//!
+//! The rules:
+//! - the last chunk first, alone: only its hash vouches for the length;
+//! - rarest pieces first where several sources hold different parts, ties at random; in order from
+//!   a single one, so that its disk reads and ours write straight through;
+//! - in flight per source: goodput x 2 x the least round trip, within bounds;
+//! - a request that takes [`SLOW_FACTOR`] times as long as another source would need is taken over;
+//! - what is left at the end is asked for twice where that helps, but never of the vendor;
+//! - two bad pieces ban a source, two stalls leave it.
+//!
+//! Invariants:
+//! - a chunk is asked for at most twice at a time, and never twice of one source at a time;
+//! - nothing here blocks, reads a clock, or panics on what a source sent.
+
+mod choice;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::frame::Refusal;
+use crate::geometry::{ChunkIndex, Geometry};
+use crate::ranges::{ChunkRange, ChunkRanges};
+use choice::Random;
+use source::Source;
+pub use source::{Kind, SourceReport};
+
+/// How much longer than expected a request may take before another source takes it over.
+pub const SLOW_FACTOR: u32 = 3;
+
+/// How long a request may go without a byte before it counts as stalled.
+pub const STALL_MAX: Duration = Duration::from_secs(10);
+
+/// How long a fetch may go on with nothing coming and nothing to ask for.
+pub const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Pieces that did not verify before a source is banned.
+pub const BAD_PIECES_MAX: usize = 2;
+
+/// Stalls and failed requests in a row before a source is left.
+pub const FAULTS_MAX: u32 = 2;
+
+/// Names a source within one fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(pub u32);
+
+/// Names a request within one fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A request to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// What to call it from now on.
+    pub request: RequestId,
+    /// Whom to ask.
+    pub source: SourceId,
+    /// What to ask for.
+    pub chunks: ChunkRange,
+}
+
+/// Something the driver acts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Stop this request: what it still owes was had elsewhere, or is asked for elsewhere.
+    Cancel(RequestId),
+    /// Leave this source. Its requests are over.
+    Left(SourceId, Reason),
+    /// The length that this source claimed is wrong. The fetch is void; begin another with the
+    /// length of another source.
+    WrongLength(SourceId),
+}
+
+/// Why a source was left.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// It sent bytes that did not verify, twice.
+    #[error("sent bytes that did not verify")]
+    BadBytes,
+    /// It claimed a length that is not the content's.
+    #[error("claimed a wrong length")]
+    WrongLength,
+    /// It sent nothing for [`STALL_MAX`], twice.
+    #[error("sent nothing for {} s", STALL_MAX.as_secs())]
+    Stalled,
+    /// Others are many times faster, and it was taken over twice.
+    #[error("was {SLOW_FACTOR} times slower than the others")]
+    Slow,
+    /// It said that it cannot.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    /// It broke the protocol or the connection, and the driver says how.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The source sent all that it was asked for.
+    Finished,
+    /// The source refused.
+    Refused(Refusal),
+    /// The source cannot be reached now; it may be asked again at this moment.
+    Later(Instant),
+    /// The request failed, for this reason.
+    Failed(String),
+}
+
+/// Where a fetch stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Chunks are missing, and there is hope.
+    Running,
+    /// Every chunk was stored.
+    Done,
+    /// Chunks are missing, and no source is left that has them.
+    Stuck,
+}
+
+/// Gathers the missing chunks of one content from many sources.
+///
+/// After each `handle_*` call drain [`Fetch::poll_event`] and [`Fetch::poll_ask`], then call
+/// [`Fetch::handle_timeout`] when [`Fetch::poll_timeout`] says. Calling it early is harmless.
+#[derive(Debug)]
+pub struct Fetch {
+    geometry: Geometry,
+    /// Not yet stored.
+    missing: ChunkRanges,
+    /// How many requests each chunk is asked for in, at most 2.
+    asked: Vec<u8>,
+    /// Who claimed the length, until the last chunk was stored.
+    claimant: Option<SourceId>,
+    /// Other sources whose last chunk did not verify while the length was a claim.
+    doubts: Vec<SourceId>,
+    sources: BTreeMap<SourceId, Source>,
+    requests: BTreeMap<RequestId, Request>,
+    next_request: u64,
+    events: VecDeque<Event>,
+    random: Random,
+    last_progress: Instant,
+    void: bool,
+}
+
+/// A request that was sent and has not ended.
+#[derive(Debug)]
+struct Request {
+    source: SourceId,
+    /// What it was asked for.
+    chunks: ChunkRange,
+    /// The first chunk that was not settled; what comes before was stored or did not verify.
+    next: ChunkIndex,
+    started: Instant,
+    last_byte: Instant,
+    /// When another source may take it over, by what it is expected to need.
+    due: Instant,
+}
+
+impl Fetch {
+    /// Begins a fetch of the `missing` chunks. `seed` breaks ties between equally rare pieces.
+    /// `claimant` is the source whose word the length is; `None` if the length is known for sure,
+    /// because the last chunk was verified before.
+    pub fn new(
+        geometry: Geometry,
+        missing: ChunkRanges,
+        claimant: Option<SourceId>,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        let claimant = claimant.filter(|_| missing.contains(geometry.last()));
+        Self {
+            geometry,
+            asked: vec![0; geometry.chunks() as usize],
+            missing,
+            claimant,
+            doubts: Vec::new(),
+            sources: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            events: VecDeque::new(),
+            random: Random::new(seed),
+            last_progress: now,
+            void: false,
+        }
+    }
+
+    /// Adds a source that may be asked for the chunks in `held`, with the round trip to it as far
+    /// as known. A source that was left stays left.
+    pub fn add_source(&mut self, id: SourceId, kind: Kind, held: ChunkRanges, rtt: Duration) {
+        self.sources.entry(id).or_insert_with(|| Source::new(kind, held, rtt));
+    }
+
+    /// Replaces what a source may be asked for, as it says itself.
+    pub fn handle_holding(&mut self, id: SourceId, held: ChunkRanges, now: Instant) {
+        if let Some(source) = self.sources.get_mut(&id) {
+            if held.count() > source.held.count() {
+                self.last_progress = now;
+            }
+            source.held = held;
+        }
+    }
+
+    /// Takes note that `bytes` of a request's answer came.
+    pub fn handle_bytes(&mut self, id: RequestId, bytes: u64, now: Instant) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.last_byte = now;
+        self.last_progress = now;
+        if let Some(source) = self.sources.get_mut(&request.source) {
+            source.measure(bytes, now);
+        }
+    }
+
+    /// Takes note that a run of a request's chunks was verified and stored.
+    pub fn handle_stored(&mut self, id: RequestId, chunks: ChunkRange) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        let owner = request.source;
+        request.next = request.next.max(chunks.end());
+        for chunk in chunks.iter() {
+            let bytes = self.geometry.chunk(chunk);
+            let bytes = bytes.end - bytes.start;
+            let fresh = self.missing.remove(chunk);
+            self.forget(chunk);
+            if let Some(source) = self.sources.get_mut(&owner) {
+                source.settle(bytes, fresh);
+                source.faults = 0;
+            }
+        }
+        if chunks.contains(self.geometry.last()) {
+            self.claimant = None;
+        }
+        self.cancel_superfluous(id);
+    }
+
+    /// Takes note that a chunk of a request's answer did not verify, and decides who is to blame.
+    pub fn handle_corrupt(&mut self, id: RequestId, chunk: ChunkIndex) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        let owner = request.source;
+        request.next = request.next.max(ChunkIndex(chunk.0 + 1));
+        self.forget(chunk);
+        let bytes = self.geometry.chunk(chunk);
+        if let Some(source) = self.sources.get_mut(&owner) {
+            source.settle(bytes.end - bytes.start, false);
+        }
+        match self.claimant {
+            None => self.blame_sender(owner, chunk),
+            Some(claimant) if claimant == owner => self.blame_claimant(claimant),
+            // The sender may be honest and the length wrong, so no piece counts against it yet.
+            // Two who fail on the last chunk settle it.
+            Some(claimant) if chunk == self.geometry.last() => {
+                if self.doubts.contains(&owner) || !self.doubts.is_empty() {
+                    self.blame_claimant(claimant);
+                }
+                self.doubts.push(owner);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Takes note that a request is over, all that came of it having been settled.
+    pub fn handle_end(&mut self, id: RequestId, end: End, now: Instant) {
+        let Some(request) = self.close(id) else { return };
+        let Some(source) = self.sources.get_mut(&request.source) else { return };
+        match end {
+            End::Finished if request.next < request.chunks.end() => {
+                self.fault(request.source, Reason::Lost("sent too few bytes".to_owned()));
+            }
+            End::Finished => source.measure_end(now),
+            End::Refused(Refusal::Busy { retry_ms }) => {
+                source.paused_until = Some(now + Duration::from_millis(retry_ms.into()));
+            }
+            End::Refused(Refusal::NotHeld) => {
+                for chunk in request.chunks.iter() {
+                    source.held.remove(chunk);
+                }
+            }
+            End::Refused(refusal) => self.leave(request.source, Reason::Refused(refusal)),
+            End::Later(until) => source.paused_until = Some(until),
+            End::Failed(how) => self.fault(request.source, Reason::Lost(how)),
+        }
+    }
+
+    /// Takes note that a source is gone for good.
+    pub fn handle_lost(&mut self, id: SourceId, how: String) {
+        self.leave(id, Reason::Lost(how));
+    }
+
+    /// Acts on the time: stalled requests end, slow ones are taken over.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let stalled: Vec<RequestId> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| now >= request.last_byte + STALL_MAX)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in stalled {
+            if let Some(request) = self.close(id) {
+                self.events.push_back(Event::Cancel(id));
+                self.fault(request.source, Reason::Stalled);
+            }
+        }
+        let slow: Vec<RequestId> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| now >= request.due && self.another_would_be_faster(request, now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in slow {
+            if let Some(request) = self.close(id) {
+                self.events.push_back(Event::Cancel(id));
+                if let Some(source) = self.sources.get_mut(&request.source) {
+                    source.measure_end(now);
+                }
+                self.fault(request.source, Reason::Slow);
+            }
+        }
+    }
+
+    /// Returns when [`Fetch::handle_timeout`] has something to do, if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.status(self.last_progress) == Status::Done {
+            return None;
+        }
+        let requests = self.requests.values().map(|request| {
+            // A due request that nobody else can take over is looked at again when it stalls.
+            let stall = request.last_byte + STALL_MAX;
+            if self.is_sole(request) { stall } else { request.due.min(stall) }
+        });
+        let pauses = self.sources.values().filter_map(|source| source.paused_until);
+        requests.chain(pauses).chain([self.last_progress + IDLE_MAX]).min()
+    }
+
+    /// Returns the next thing to act on.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Returns the next request to send.
+    pub fn poll_ask(&mut self, now: Instant) -> Option<Ask> {
+        if self.void {
+            return None;
+        }
+        // In turn, the least busy first, so that a short content is shared too.
+        let mut ids: Vec<SourceId> = self.sources.keys().copied().collect();
+        ids.sort_by_key(|id| self.sources.get(id).map(|source| source.requests));
+        for id in ids {
+            if let Some(chunks) = self.choose(id, now) {
+                return Some(self.open(id, chunks, now));
+            }
+        }
+        None
+    }
+
+    /// Returns where the fetch stands at `now`.
+    pub fn status(&self, now: Instant) -> Status {
+        if self.missing.is_empty() {
+            return Status::Done;
+        }
+        let hope = self.sources.values().any(Source::is_live);
+        let idle = self.requests.is_empty() && now >= self.last_progress + IDLE_MAX;
+        if self.void || !hope || idle { Status::Stuck } else { Status::Running }
+    }
+
+    /// Returns the chunks that were not yet stored.
+    pub const fn missing(&self) -> &ChunkRanges {
+        &self.missing
+    }
+
+    /// Returns whether the last chunk has vouched for the length.
+    pub const fn is_length_proven(&self) -> bool {
+        self.claimant.is_none()
+    }
+
+    /// Returns what each source gave, and why those that were left were left.
+    pub fn reports(&self) -> impl Iterator<Item = (SourceId, SourceReport)> + '_ {
+        self.sources.iter().map(|(id, source)| (*id, source.report()))
+    }
+
+    fn open(&mut self, id: SourceId, chunks: ChunkRange, now: Instant) -> Ask {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        for chunk in chunks.iter() {
+            self.asked[chunk.0 as usize] += 1;
+        }
+        let bytes = self.geometry.bytes(chunks);
+        let bytes = bytes.end - bytes.start;
+        let due = now + self.expected(id, bytes) * SLOW_FACTOR;
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.open(bytes, now);
+        }
+        let opened =
+            Request { source: id, chunks, next: chunks.start(), started: now, last_byte: now, due };
+        self.requests.insert(request, opened);
+        Ask { request, source: id, chunks }
+    }
+
+    /// Takes a request off the books; what it did not settle may be asked for again.
+    fn close(&mut self, id: RequestId) -> Option<Request> {
+        let request = self.requests.remove(&id)?;
+        let mut open_bytes = 0;
+        if let Some(rest) = ChunkRange::new(request.next, request.chunks.end()) {
+            let bytes = self.geometry.bytes(rest);
+            open_bytes = bytes.end - bytes.start;
+            for chunk in rest.iter() {
+                self.forget(chunk);
+            }
+        }
+        if let Some(source) = self.sources.get_mut(&request.source) {
+            source.close(open_bytes);
+        }
+        Some(request)
+    }
+
+    fn forget(&mut self, chunk: ChunkIndex) {
+        if let Some(asked) = self.asked.get_mut(chunk.0 as usize) {
+            *asked = asked.saturating_sub(1);
+        }
+    }
+
+    /// Stops the requests, other than `winner`, of which nothing is missing any more.
+    fn cancel_superfluous(&mut self, winner: RequestId) {
+        let superfluous: Vec<RequestId> = self
+            .requests
+            .iter()
+            .filter(|(id, request)| {
+                **id != winner
+                    && ChunkRange::new(request.next, request.chunks.end())
+                        .is_some_and(|rest| !rest.iter().any(|chunk| self.missing.contains(chunk)))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in superfluous {
+            self.close(id);
+            self.events.push_back(Event::Cancel(id));
+        }
+    }
+
+    fn blame_sender(&mut self, id: SourceId, chunk: ChunkIndex) {
+        let piece = self.geometry.piece_of(chunk);
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        source.bad_pieces.insert(piece);
+        // Asked again, it would most likely send the same bytes.
+        source.held.remove(chunk);
+        if source.bad_pieces.len() >= BAD_PIECES_MAX {
+            self.leave(id, Reason::BadBytes);
+        }
+    }
+
+    fn blame_claimant(&mut self, id: SourceId) {
+        self.leave(id, Reason::WrongLength);
+        self.events.push_back(Event::WrongLength(id));
+        self.void = true;
+    }
+
+    fn fault(&mut self, id: SourceId, reason: Reason) {
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        source.faults += 1;
+        if source.faults >= FAULTS_MAX {
+            self.leave(id, reason);
+        }
+    }
+
+    fn leave(&mut self, id: SourceId, reason: Reason) {
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        if !source.is_live() {
+            return;
+        }
+        source.left = Some(reason.clone());
+        let open: Vec<RequestId> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.source == id)
+            .map(|(request, _)| *request)
+            .collect();
+        for request in open {
+            self.close(request);
+            self.events.push_back(Event::Cancel(request));
+        }
+        self.events.push_back(Event::Left(id, reason));
+    }
+}

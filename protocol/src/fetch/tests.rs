@@ -1,0 +1,221 @@
+//! The scheduler on virtual time: simulated sources of given speeds and manners.
+
+use super::*;
+use crate::geometry::CHUNK_BYTES_MIN;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn geometry(chunks: u64) -> Geometry {
+    Geometry::of(chunks * CHUNK_BYTES_MIN).unwrap()
+}
+
+fn fetch(chunks: u64, claimant: Option<SourceId>, now: Instant) -> Fetch {
+    let geometry = geometry(chunks);
+    Fetch::new(geometry, ChunkRanges::full(geometry.chunks()), claimant, 1, now)
+}
+
+fn whole(fetch: &Fetch) -> ChunkRanges {
+    ChunkRanges::full(fetch.geometry.chunks())
+}
+
+/// What a simulated source does with a request.
+#[derive(Clone, Copy, PartialEq)]
+enum Manner {
+    Honest { bytes_per_ms: u64 },
+    Liar { bytes_per_ms: u64 },
+    Silent,
+}
+
+/// Runs a fetch against sources of these manners until it is done or stuck; returns the time taken.
+fn run(fetch: &mut Fetch, manners: &[Manner], start: Instant) -> Duration {
+    let mut now = start;
+    let mut open: Vec<(Ask, u64, ChunkIndex)> = Vec::new();
+    while fetch.status(now) == Status::Running {
+        assert!(now < start + Duration::from_mins(10), "the fetch never ends");
+        while let Some(ask) = fetch.poll_ask(now) {
+            open.push((ask, 0, ask.chunks.start()));
+        }
+        now += MS;
+        for source in 0..manners.len() as u32 {
+            let busy = open.iter().filter(|(ask, ..)| ask.source.0 == source).count() as u64;
+            for (ask, sent, next) in open.iter_mut().filter(|(ask, ..)| ask.source.0 == source) {
+                let (rate, good) = match manners[source as usize] {
+                    Manner::Honest { bytes_per_ms } => (bytes_per_ms, true),
+                    Manner::Liar { bytes_per_ms } => (bytes_per_ms, false),
+                    Manner::Silent => continue,
+                };
+                let bytes = (rate / busy).max(1);
+                *sent += bytes;
+                fetch.handle_bytes(ask.request, bytes, now);
+                while *sent >= CHUNK_BYTES_MIN && *next < ask.chunks.end() {
+                    *sent -= CHUNK_BYTES_MIN;
+                    if good {
+                        fetch.handle_stored(ask.request, ChunkRange::one(*next));
+                    } else {
+                        fetch.handle_corrupt(ask.request, *next);
+                    }
+                    next.0 += 1;
+                }
+            }
+        }
+        open.retain(|(ask, _, next)| {
+            let over = *next == ask.chunks.end();
+            if over {
+                fetch.handle_end(ask.request, End::Finished, now);
+            }
+            !over
+        });
+        if fetch.poll_timeout().is_some_and(|at| at <= now) {
+            fetch.handle_timeout(now);
+        }
+        while let Some(event) = fetch.poll_event() {
+            if let Event::Cancel(request) = event {
+                open.retain(|(ask, ..)| ask.request != request);
+            }
+        }
+    }
+    now - start
+}
+
+#[test]
+fn one_source_is_asked_for_the_last_chunk_and_then_in_order() {
+    let now = Instant::now();
+    let peer = SourceId(0);
+    let mut fetch = fetch(40, Some(peer), now);
+    fetch.add_source(peer, Kind::Peer, whole(&fetch), MS);
+    let asked: Vec<String> =
+        std::iter::from_fn(|| fetch.poll_ask(now)).map(|ask| ask.chunks.to_string()).collect();
+    assert_eq!(asked, ["39..40", "0..16", "16..32", "32..39"]);
+}
+
+#[test]
+fn fast_and_slow_sources_share_by_their_speed() {
+    let now = Instant::now();
+    let mut fetch = fetch(2_000, None, now);
+    for id in 0..2 {
+        fetch.add_source(SourceId(id), Kind::Peer, whole(&fetch), MS);
+    }
+    let fast_and_slow =
+        [Manner::Honest { bytes_per_ms: 90_000 }, Manner::Honest { bytes_per_ms: 30_000 }];
+    let took = run(&mut fetch, &fast_and_slow, now);
+    assert_eq!(fetch.status(now), Status::Done);
+    let ideal = Duration::from_millis(2_000 * CHUNK_BYTES_MIN / 120_000);
+    assert!(took < ideal * 5 / 4, "took {took:?}, ideal {ideal:?}");
+    let wasted: u64 = fetch.reports().map(|(_, report)| report.wasted_bytes).sum();
+    assert!(wasted <= 8 * 16 * CHUNK_BYTES_MIN, "{wasted} bytes came twice");
+}
+
+#[test] // T6
+fn a_source_at_a_byte_a_millisecond_costs_at_most_a_tenth() {
+    let now = Instant::now();
+    let honest = Manner::Honest { bytes_per_ms: 50_000 };
+    let alone = {
+        let mut fetch = fetch(4_000, None, now);
+        fetch.add_source(SourceId(0), Kind::Peer, whole(&fetch), MS);
+        run(&mut fetch, &[honest], now)
+    };
+    let mut fetch = fetch(4_000, None, now);
+    for id in 0..2 {
+        fetch.add_source(SourceId(id), Kind::Peer, whole(&fetch), MS);
+    }
+    let together = run(&mut fetch, &[honest, Manner::Honest { bytes_per_ms: 1 }], now);
+    assert_eq!(fetch.status(now), Status::Done);
+    assert!(together <= alone * 11 / 10, "{together:?} with the slow one, {alone:?} without");
+}
+
+#[test] // T7
+fn nine_liars_of_ten_are_banned_and_the_honest_one_finishes() {
+    let now = Instant::now();
+    let mut fetch = fetch(800, Some(SourceId(9)), now);
+    for id in 0..10 {
+        fetch.add_source(SourceId(id), Kind::Peer, whole(&fetch), MS);
+    }
+    let mut manners = [Manner::Liar { bytes_per_ms: 20_000 }; 10];
+    manners[9] = Manner::Honest { bytes_per_ms: 20_000 };
+    run(&mut fetch, &manners, now);
+    assert_eq!(fetch.status(now), Status::Done);
+    for (id, report) in fetch.reports() {
+        assert_eq!(report.left.is_some(), id != SourceId(9), "{id:?}: {report:?}");
+        assert!(id == SourceId(9) || report.good_bytes == 0);
+    }
+}
+
+#[test]
+fn silent_sources_are_left_and_alone_they_end_the_fetch() {
+    let now = Instant::now();
+    let mut fetch = fetch(10, None, now);
+    fetch.add_source(SourceId(0), Kind::Peer, whole(&fetch), MS);
+    let took = run(&mut fetch, &[Manner::Silent], now);
+    assert_eq!(fetch.status(now + took), Status::Stuck);
+    assert!(took < STALL_MAX * 3, "{took:?}");
+    let (_, report) = fetch.reports().next().unwrap();
+    assert_eq!(report.left, Some(Reason::Stalled));
+}
+
+#[test]
+fn a_wrong_length_is_the_claimants_fault() {
+    let now = Instant::now();
+    let (claimant, other) = (SourceId(0), SourceId(1));
+    let mut fetch = fetch(40, Some(claimant), now);
+    fetch.add_source(claimant, Kind::Peer, whole(&fetch), MS);
+    fetch.add_source(other, Kind::Peer, whole(&fetch), MS);
+    let asks: Vec<Ask> = std::iter::from_fn(|| fetch.poll_ask(now)).collect();
+    let last = asks.iter().find(|ask| ask.chunks.contains(ChunkIndex(39))).unwrap();
+    assert_eq!((last.source, last.chunks.count()), (claimant, 1));
+    let others = asks.iter().find(|ask| ask.source == other).unwrap();
+    fetch.handle_corrupt(others.request, others.chunks.start());
+    fetch.handle_corrupt(last.request, ChunkIndex(39));
+    let events: Vec<Event> = std::iter::from_fn(|| fetch.poll_event()).collect();
+    assert!(events.contains(&Event::WrongLength(claimant)));
+    assert!(!events.iter().any(|event| matches!(event, Event::Left(id, _) if *id == other)));
+    assert_eq!(fetch.poll_ask(now), None);
+}
+
+#[test]
+fn a_claimant_without_the_last_chunk_is_doubted_only_after_two_failed_on_it() {
+    let now = Instant::now();
+    let mut fetch = fetch(40, Some(SourceId(0)), now);
+    let mut part = ChunkRanges::empty(40);
+    part.insert_range(ChunkRange::first(10).unwrap());
+    fetch.add_source(SourceId(0), Kind::Peer, part, MS);
+    fetch.add_source(SourceId(1), Kind::Peer, whole(&fetch), MS);
+    fetch.add_source(SourceId(2), Kind::Peer, whole(&fetch), MS);
+    for sender in [SourceId(1), SourceId(2)] {
+        let last = std::iter::from_fn(|| fetch.poll_ask(now))
+            .find(|ask| ask.chunks == ChunkRange::one(ChunkIndex(39)))
+            .unwrap();
+        assert_eq!(last.source, sender);
+        assert_eq!(fetch.poll_event(), None);
+        fetch.handle_corrupt(last.request, ChunkIndex(39));
+        fetch.handle_end(last.request, End::Finished, now);
+    }
+    let events: Vec<Event> = std::iter::from_fn(|| fetch.poll_event()).collect();
+    assert!(events.contains(&Event::WrongLength(SourceId(0))));
+}
+
+#[test]
+fn what_a_lost_source_owed_is_asked_of_the_others() {
+    let now = Instant::now();
+    let mut fetch = fetch(64, None, now);
+    fetch.add_source(SourceId(0), Kind::Peer, whole(&fetch), MS);
+    while fetch.poll_ask(now).is_some() {}
+    fetch.add_source(SourceId(1), Kind::Peer, whole(&fetch), MS);
+    assert_eq!(fetch.poll_ask(now), None);
+    fetch.handle_lost(SourceId(0), "connection closed".to_owned());
+    assert!(fetch.poll_ask(now).is_some_and(|ask| ask.source == SourceId(1)));
+    assert_eq!(fetch.status(now), Status::Running);
+    fetch.handle_lost(SourceId(1), "connection closed".to_owned());
+    assert_eq!(fetch.status(now), Status::Stuck);
+}
+
+#[test]
+fn a_busy_source_is_asked_again_when_it_said() {
+    let now = Instant::now();
+    let mut fetch = fetch(4, None, now);
+    fetch.add_source(SourceId(0), Kind::Peer, whole(&fetch), MS);
+    let ask = fetch.poll_ask(now).unwrap();
+    fetch.handle_end(ask.request, End::Refused(Refusal::Busy { retry_ms: 250 }), now);
+    assert_eq!(fetch.poll_ask(now + 249 * MS), None);
+    assert_eq!(fetch.poll_timeout(), Some(now + 250 * MS));
+    assert!(fetch.poll_ask(now + 250 * MS).is_some());
+}
