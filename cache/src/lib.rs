@@ -7,5 +7,9 @@
 //! | Question | Room |
 //! |---|---|
 //! | What may be asked of a disk? | [`backend`] |
+//! | What goes when room is needed? | [`eviction`] |
+//! | How much may lie here? | [`quota`] |
 
 pub mod backend;
+pub mod eviction;
+pub mod quota;
