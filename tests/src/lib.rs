@@ -1,1 +1,12 @@
-//! How we know.
+//! How we know: what the end-to-end tests share.
+//!
+//! | Question | Room |
+//! |---|---|
+//! | May this test skip itself? | [`skips`] |
+//! | Where is the program under test? | [`program`] |
+
+pub mod program;
+pub mod skips;
+
+pub use program::sutler;
+pub use skips::skip;

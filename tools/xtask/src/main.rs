@@ -1,3 +1,50 @@
-//! What CI runs.
+//! `cargo xtask`: what CI runs, what measures, and what tortures.
+//!
+//! | Question | Room |
+//! |---|---|
+//! | What does each command run? | [`steps`] |
+//! | Which Debian packages do the tests need? | [`debian`] |
+//! | Is the house in order? | [`tidy`] |
 
-fn main() {}
+mod debian;
+mod steps;
+mod tidy;
+
+use std::path::Path;
+
+use clap::{Parser, Subcommand};
+
+/// What CI runs, what measures, and what tortures.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Command {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Format, clippy, docs, cargo-deny where it is installed, and tidy; warnings are errors.
+    Check,
+    /// The house rules that no compiler knows: arrows, headers, sizes, top level.
+    Tidy,
+    /// Every test of the workspace; installs what they need on Debian when run as root.
+    Test {
+        /// Handed to `cargo test` as they are.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("xtask lies two folders below the workspace");
+    std::env::set_current_dir(root)?;
+    match Command::parse().task {
+        Task::Check => steps::check(root),
+        Task::Tidy => steps::tidy(root),
+        Task::Test { arguments } => steps::test(&arguments),
+    }
+}

@@ -1,0 +1,50 @@
+//! The Debian packages whose programs the tests run, and how a fresh machine comes by them.
+
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::steps::{is_installed, run};
+
+/// A program that a test runs, the Debian package that has it, and what for.
+struct Needed {
+    program: &'static str,
+    package: &'static str,
+    purpose: &'static str,
+}
+
+const NEEDED: [Needed; 3] = [
+    Needed { program: "b3sum", package: "b3sum", purpose: "the other opinion on a content id" },
+    Needed {
+        program: "curl",
+        package: "curl",
+        purpose: "what an HTTP endpoint says to a stranger",
+    },
+    Needed { program: "bash", package: "bash", purpose: "the README's command blocks" },
+];
+
+/// Sees to it that every needed program is there: installs it as root on Debian, else says how to.
+pub(crate) fn provide() -> anyhow::Result<()> {
+    let missing: Vec<&Needed> =
+        NEEDED.iter().filter(|needed| !is_installed(needed.program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
+    if rustix::process::geteuid().is_root() && is_installed("apt-get") {
+        run(apt_get(&["update", "--quiet"]))?;
+        let mut install = apt_get(&["install", "--yes", "--quiet", "--no-install-recommends"]);
+        install.args(&packages);
+        return run(install).context("install what the tests need");
+    }
+    for needed in missing {
+        eprintln!("the tests need {}: {}", needed.program, needed.purpose);
+    }
+    bail!("install them first, on Debian by: apt-get install {}", packages.join(" "))
+}
+
+fn apt_get(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}

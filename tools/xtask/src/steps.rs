@@ -1,0 +1,72 @@
+//! The commands that each task runs, in order; the first that fails ends the task.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+use crate::{debian, tidy};
+
+/// Runs every check; warnings are errors.
+pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
+    run(cargo(["fmt", "--all", "--check"]))?;
+    tidy(root)?;
+    run(cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    let mut docs = cargo(["doc", "--workspace", "--no-deps"]);
+    docs.env("RUSTDOCFLAGS", "--deny warnings");
+    run(docs)?;
+    if is_installed("cargo-deny") {
+        run(cargo(["deny", "--workspace", "check"]))
+    } else {
+        println!("xtask: cargo-deny is not installed, so dependencies were not checked against it");
+        Ok(())
+    }
+}
+
+/// Reports every breach of the house rules.
+pub(crate) fn tidy(root: &Path) -> anyhow::Result<()> {
+    let findings = tidy::findings(root)?;
+    for finding in &findings {
+        eprintln!("tidy: {finding}");
+    }
+    if findings.is_empty() { Ok(()) } else { bail!("tidy found {}", findings.len()) }
+}
+
+/// Runs every test of the workspace, after seeing to the programs that they need.
+pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
+    debian::provide()?;
+    // The end-to-end tests run the program itself, which `cargo test` alone would not build.
+    run(cargo(["build", "--workspace", "--bins"]))?;
+    let mut tests = cargo(["test", "--workspace"]);
+    tests.args(arguments);
+    run(tests)
+}
+
+/// Returns the cargo that runs this program, with its first arguments.
+pub(crate) fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments);
+    command
+}
+
+/// Says the command, runs it, and fails where it fails.
+pub(crate) fn run(mut command: Command) -> anyhow::Result<()> {
+    let said = said(&command);
+    println!("xtask: {said}");
+    let status = command.status().with_context(|| format!("start {said}"))?;
+    if status.success() { Ok(()) } else { bail!("{said} failed: {status}") }
+}
+
+/// Returns whether the program can be started.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok()
+}
+
+fn said(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let mut words = vec![program.file_name().unwrap_or_default().to_string_lossy()];
+    words.extend(command.get_args().map(|argument| argument.to_string_lossy()));
+    words.join(" ")
+}
