@@ -454,7 +454,7 @@ mod tests {
         let geometry = Geometry::of(200_000).unwrap();
         let asked = |start, end, len, skip_bytes| {
             let Request::Chunks(request) = request() else { unreachable!("it is one of chunks") };
-            ChunksRequest { start, end, len, skip_bytes, ..request }.range(geometry)
+            ChunksRequest { len, start, end, skip_bytes, ..request }.range(geometry)
         };
         assert!(asked(0, 4, 200_000, 0).is_ok());
         assert_eq!(asked(0, 5, 200_000, 0), Err(Refusal::OutOfBounds));

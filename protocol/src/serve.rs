@@ -176,7 +176,7 @@ mod tests {
         for (deadline_ms, patience) in [(0, WAIT_MAX), (1_500, Duration::from_millis(1_500))] {
             let asked = request(0, 1, 0, deadline_ms);
             let mut serve = Serve::new(&asked, geometry(), Promise::Coming, now).unwrap();
-            let almost = now + patience - Duration::from_millis(1);
+            let almost = now + patience.saturating_sub(Duration::from_millis(1));
             assert_eq!(serve.next(&had, almost), Step::Wait { until: now + patience });
             assert_eq!(serve.next(&had, now + patience), Step::Refuse(Refusal::NotHeld));
         }

@@ -11,6 +11,7 @@ mod steps;
 mod tidy;
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -36,15 +37,25 @@ enum Task {
     },
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run(&Command::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &Task) -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
         .nth(2)
         .expect("xtask lies two folders below the workspace");
     std::env::set_current_dir(root)?;
-    match Command::parse().task {
+    match task {
         Task::Check => steps::check(root),
         Task::Tidy => steps::tidy(root),
-        Task::Test { arguments } => steps::test(&arguments),
+        Task::Test { arguments } => steps::test(arguments),
     }
 }
