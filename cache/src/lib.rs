@@ -8,8 +8,10 @@
 //! |---|---|
 //! | What may be asked of a disk? | [`backend`] |
 //! | What goes when room is needed? | [`eviction`] |
+//! | Which content is meant? | [`index`] |
 //! | How much may lie here? | [`quota`] |
 
 pub mod backend;
 pub mod eviction;
+pub mod index;
 pub mod quota;
