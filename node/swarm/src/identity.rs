@@ -1,0 +1,39 @@
+//! Who a peer is, and how that is proved: certificates of one organisation, in both directions.
+//!
+//! A peer believes another's bytes because of their hashes, never because of its name. The name
+//! decides who may ask at all: `sutler/1` has no anonymous door.
+//!
+//! - [`PeerName`]: `spiffe://ORG/site/S/{node|agent}/ID`, `spiffe://ORG/control/ID`
+//! - [`Authority`]: an organisation's own certificate authority, kept in a folder
+//! - [`Identity`]: a member's certificate and key, loaded from a folder
+//! - [`PeerVerifier`]: what a certificate must be for its holder to be let in
+//! - [`client_config`], [`server_config`]: TLS 1.3 with all of it, for QUIC
+//!
+//! A member's identity folder (`DATA/identity`) holds three PEM files:
+//!
+//! | File | What | Mode |
+//! |---|---|---|
+//! | `chain.pem` | its certificate, then any intermediates, up to but without the root | 0644 |
+//! | `key.pem` | its private key, PKCS #8 | 0600, or it is refused |
+//! | `ca.pem` | the roots of its organisation: whom it believes | 0644 |
+//!
+//! An authority's folder holds `org.json` (format and organisation), `ca.pem` and `ca-key.pem`. Both
+//! kinds of folder appear complete under their name or not at all, and are never overwritten.
+
+mod authority;
+mod files;
+mod load;
+mod name;
+mod tls;
+mod verifier;
+
+pub use authority::{
+    Authority, AuthorityCreateError, AuthorityOpenError, IssueError, LEAF_LIFETIME, Validity,
+};
+pub use load::{Identity, LoadError};
+pub use name::{LABEL_BYTES_MAX, Label, Member, NameError, Organisation, PeerName, Role};
+pub use tls::{
+    ALPN, SERVER_NAME, TlsError, client_config, client_config_with_clock, server_config,
+    server_config_with_clock,
+};
+pub use verifier::{Expect, PeerNameError, PeerVerifier, VerifyError, peer_name};

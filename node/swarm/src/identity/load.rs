@@ -1,0 +1,169 @@
+//! A member's own certificate and key, loaded from its folder and checked before use.
+//!
+//! Loading checks what every peer will check, against the member's own roots and clock, so that a
+//! bad identity is an error at start and not a refusal at every connection.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::sign::CertifiedKey;
+
+use super::files::{self, Secret};
+use super::name::{PeerName, Role};
+use super::verifier::{Expect, PeerVerifier, VerifyError, name_of};
+
+/// The file of the member's certificate and any intermediates.
+pub(super) const CHAIN_FILE: &str = "chain.pem";
+/// The file of the member's private key.
+pub(super) const KEY_FILE: &str = "key.pem";
+/// The file of the roots that the member believes.
+pub(super) const ROOTS_FILE: &str = "ca.pem";
+
+/// A member's certificate, key and roots. Cheap to clone; it prints as its name and never as its key.
+#[derive(Clone)]
+pub struct Identity {
+    name: PeerName,
+    certified: Arc<CertifiedKey>,
+    roots: Arc<[CertificateDer<'static>]>,
+}
+
+/// Why an identity folder is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// There is no such file: perhaps nobody issued an identity yet.
+    #[error("{} is missing; `sutler org issue` makes it", .path.display())]
+    Missing {
+        /// The file that was looked for.
+        path: PathBuf,
+    },
+    /// A file is there but cannot be read.
+    #[error("read {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// Others than its owner may read or change the key, so it may be known already.
+    #[error("{} has mode {mode:03o}, so others may know this key; it must be 600", .path.display())]
+    Exposed {
+        /// The key's file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file holds no PEM, or none of the right kind.
+    #[error("{} holds no usable {what}", .path.display())]
+    Unparsable {
+        /// The file.
+        path: PathBuf,
+        /// What was expected in it.
+        what: &'static str,
+    },
+    /// The key is not the one that the certificate was issued for.
+    #[error("the key in {} does not belong to the certificate beside it", .path.display())]
+    KeyMismatch {
+        /// The key's file.
+        path: PathBuf,
+    },
+    /// No peer would accept this certificate now. [`VerifyError::Expired`] is the usual cause.
+    #[error("the certificate in {} is not valid", .path.display())]
+    Invalid {
+        /// The certificate's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: VerifyError,
+    },
+}
+
+impl Identity {
+    /// Loads the identity in the folder `dir` and checks it by the machine's clock.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub fn load(dir: &Path) -> Result<Self, LoadError> {
+        Self::load_at(dir, UnixTime::now())
+    }
+
+    /// Loads the identity in the folder `dir` and checks it as of `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub fn load_at(dir: &Path, now: UnixTime) -> Result<Self, LoadError> {
+        let chain_path = dir.join(CHAIN_FILE);
+        let chain = certificates(&chain_path)?;
+        let roots = certificates(&dir.join(ROOTS_FILE))?;
+        let key_path = dir.join(KEY_FILE);
+        let key = any_supported_type(&key(&key_path)?)
+            .map_err(|_| LoadError::Unparsable { path: key_path.clone(), what: "private key" })?;
+        let certified = CertifiedKey::new(chain, key);
+        let (leaf, intermediates) = certified.cert.split_first().ok_or_else(|| {
+            LoadError::Unparsable { path: chain_path.clone(), what: "certificate" }
+        })?;
+        let invalid = |source| LoadError::Invalid { path: chain_path.clone(), source };
+        let name = name_of(leaf).map_err(invalid)?;
+        certified.keys_match().map_err(|_| LoadError::KeyMismatch { path: key_path })?;
+        let all = [Role::Node, Role::Agent, Role::Control];
+        PeerVerifier::new(&roots, Expect::new(name.organisation().clone(), all))
+            .and_then(|verifier| verifier.verify(leaf, intermediates, now))
+            .map_err(invalid)?;
+        Ok(Self { name, certified: Arc::new(certified), roots: roots.into() })
+    }
+
+    /// Returns the member's own name.
+    pub fn name(&self) -> &PeerName {
+        &self.name
+    }
+
+    /// Returns the roots of the member's organisation, one at least.
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
+    }
+
+    /// Returns what the member shows of itself: its certificate, then any intermediates.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+
+    pub(super) fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.certified)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({})", self.name)
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    let pem = files::read(path).map_err(|source| read_error(path, source))?;
+    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(LoadError::Unparsable { path: path.to_owned(), what: "certificate" }),
+    }
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
+    match files::read_secret(path).map_err(|source| read_error(path, source))? {
+        Secret::Exposed(mode) => Err(LoadError::Exposed { path: path.to_owned(), mode }),
+        Secret::Bytes(pem) => PrivateKeyDer::from_pem_slice(&pem)
+            .map_err(|_| LoadError::Unparsable { path: path.to_owned(), what: "private key" }),
+    }
+}
+
+fn read_error(path: &Path, source: io::Error) -> LoadError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound => LoadError::Missing { path },
+        _ => LoadError::Read { path, source },
+    }
+}
