@@ -17,6 +17,7 @@ use std::ops::Range;
 use std::path::Path;
 
 mod disk;
+pub mod faulty;
 
 pub use disk::Disk;
 

@@ -105,6 +105,9 @@ enum Kind {
     Reverse = b'r',
 }
 
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// Keys to set, or to remove where the value is absent.
 type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
@@ -118,7 +121,7 @@ impl Index {
     /// Whatever is wrong with the folder, the answer is a rebuild by `scan`.
     pub fn open(dir: Option<PathBuf>, scan: Scan) -> Self {
         let Some(path) = dir.as_deref() else {
-            let map = Map::Memory(in_memory(scan()));
+            let map = Map::Memory(in_memory(&scan()));
             return Self { dir, scan, map: Mutex::new(map) };
         };
         let map = match open_closed(path) {
@@ -171,9 +174,7 @@ impl Index {
     pub fn summaries(&self) -> Vec<(ContentId, Summary)> {
         self.run(|map| {
             let pairs = map.scan(&key(Kind::Content, &[]))?;
-            let read = |(key, value): (Vec<u8>, Vec<u8>)| {
-                Some((last_id(&key)?, summary_from_bytes(&value)?))
-            };
+            let read = |(key, value): Pair| Some((last_id(&key)?, summary_from_bytes(&value)?));
             Ok(pairs.into_iter().filter_map(read).collect())
         })
     }
@@ -219,7 +220,7 @@ impl Index {
             return answer;
         }
         tracing::warn!("the index broke twice and is kept in memory");
-        *map = Map::Memory(in_memory(rows));
+        *map = Map::Memory(in_memory(&rows));
         operation(&mut map).unwrap_or_default()
     }
 
@@ -228,7 +229,7 @@ impl Index {
         *map = Map::Memory(BTreeMap::new());
         match self.dir.as_deref() {
             Some(dir) => rebuilt(dir, why, rows),
-            None => Map::Memory(in_memory(rows.to_vec())),
+            None => Map::Memory(in_memory(rows)),
         }
     }
 
@@ -296,7 +297,7 @@ fn rebuilt(dir: &Path, why: Rebuild, rows: &[Row]) -> Map {
     };
     if let Err(error) = cleared {
         tracing::warn!(error = %error, "the index cannot be set aside and is kept in memory");
-        return Map::Memory(in_memory(rows.to_vec()));
+        return Map::Memory(in_memory(rows));
     }
     let filled = open_sled(dir).and_then(|db| {
         let mut map = Map::Sled(db);
@@ -308,7 +309,7 @@ fn rebuilt(dir: &Path, why: Rebuild, rows: &[Row]) -> Map {
     });
     filled.unwrap_or_else(|Broken| {
         tracing::warn!("the index cannot be written and is kept in memory");
-        Map::Memory(in_memory(rows.to_vec()))
+        Map::Memory(in_memory(rows))
     })
 }
 
@@ -386,7 +387,7 @@ impl Map {
         }
     }
 
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, Broken> {
         match self {
             Self::Sled(db) => guarded(|| {
                 let pairs = db.scan_prefix(prefix);
@@ -440,7 +441,7 @@ impl Map {
     }
 }
 
-fn in_memory(rows: Vec<Row>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn in_memory(rows: &[Row]) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let changes = rows.iter().flat_map(row_changes);
     changes.filter_map(|(key, value)| Some((key, value?))).collect()
 }
@@ -484,7 +485,9 @@ fn best_first(map: &Map, prefix: &[u8]) -> Result<Vec<ContentId>, Broken> {
 
 fn key(kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = vec![kind as u8];
-    parts.iter().for_each(|part| key.extend_from_slice(part));
+    for part in parts {
+        key.extend_from_slice(part);
+    }
     key
 }
 
@@ -548,7 +551,7 @@ mod tests {
                 had_bytes: u64::from(number) << 10,
                 complete,
                 last_access: Day(day),
-                name: (number % 2 == 0).then(|| format!("package-{number}.deb")),
+                name: (number.is_multiple_of(2)).then(|| format!("package-{number}.deb")),
             },
             digests: vec![digest(number / 4)],
             urls: vec![format!("https://vendor.example/{}", number / 4)],
@@ -556,7 +559,7 @@ mod tests {
     }
 
     fn rows() -> Vec<Row> {
-        (0..32).map(|number| row(number, number % 3 == 0, u32::from(number % 5))).collect()
+        (0..32).map(|number| row(number, number.is_multiple_of(3), u32::from(number % 5))).collect()
     }
 
     fn open(dir: &Path) -> Index {
