@@ -163,7 +163,7 @@ mod tests {
             "cache/Cargo.toml",
             "[package]\nname = \"sutler-cache\"\n[dependencies]\ntokio = \"1\"\n",
         );
-        write("cache/src/lib.rs", "fn f() { None::<u8>.unwrap(); }\n// T99: no such threat\n");
+        write("cache/src/lib.rs", "fn f() { None::<u8>.unwrap(); }\n//\u{20}T99: no such threat\n");
         write("cache/src/broken.rs", "//! Broken.\nfn f( {\n");
         let said: Vec<String> =
             findings(folder.path()).unwrap().iter().map(ToString::to_string).collect();

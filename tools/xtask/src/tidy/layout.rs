@@ -37,8 +37,8 @@ pub(super) fn top_level(names: &[String]) -> Vec<Finding> {
 pub(super) fn names(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (position, line) in source.text.lines().enumerate() {
-        let Some(comment) = line.trim_start().strip_prefix("//") else { continue };
-        let comment = comment.trim_start_matches(['/', '!']).trim_start();
+        // A space behind it tells a comment from the `//` of a URL.
+        let Some((_, comment)) = line.split_once("// ") else { continue };
         for word in comment.split([',', ' ', ':', '.', ';']).take_while(|word| is_numbered(word)) {
             if !exists(word) {
                 let fault = format!("{word} is neither a requirement nor a threat");
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_test_names_rows_and_threats_that_exist() {
-        let text = "//! Tests.\n// R34, T7: killed\n// D6\n// N12\n/// T033.\nfn f() {}\n// R165 N6\n// Rows\n";
+        let text = "//! Tests.\n// R34, T7: killed\n// D6\n// N12\n#[test] // T033.\nfn f() {}\n// R165 N6\n// Rows\n";
         let source = Source::parse("tests/tests/a.rs", text).unwrap();
         let places: Vec<String> = names(&source).into_iter().map(|finding| finding.place).collect();
         assert_eq!(places, ["tests/tests/a.rs:4", "tests/tests/a.rs:5", "tests/tests/a.rs:7"]);
