@@ -132,14 +132,6 @@ pub trait StoreFile: Send + Sync + fmt::Debug {
     /// What the disk answered.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// Gives an empty file a length and reserves room for it where the disk can do so cheaply;
-    /// where it cannot, this is [`StoreFile::set_len`].
-    ///
-    /// # Errors
-    ///
-    /// `StorageFull` if there is no room; otherwise what the disk answered.
-    fn allocate(&self, len: u64) -> io::Result<()>;
-
     /// Returns the file's length in bytes.
     ///
     /// # Errors

@@ -6,12 +6,25 @@
 //!
 //! | Question | Room |
 //! |---|---|
+//! | Which contents are here? | [`store`] |
+//! | What of one is had, and is it right? | [`content`] |
+//! | What is known of one beside its bytes? | [`about`] |
+//! | How is that written down? | [`record`] |
 //! | What may be asked of a disk? | [`backend`] |
-//! | What goes when room is needed? | [`eviction`] |
 //! | Which content is meant? | [`index`] |
+//! | What goes when room is needed? | [`eviction`] |
 //! | How much may lie here? | [`quota`] |
 
+pub mod about;
 pub mod backend;
+pub mod content;
 pub mod eviction;
 pub mod index;
+mod layout;
 pub mod quota;
+pub mod record;
+pub mod store;
+
+pub use about::{About, Entry, Origin};
+pub use content::{CheckpointError, CommitError, Content, ReadError};
+pub use store::{CompleteError, CreateError, OpenError, Store, StoreOptions};

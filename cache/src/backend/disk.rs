@@ -176,24 +176,6 @@ impl StoreFile for DiskFile {
         self.0.set_len(len)
     }
 
-    #[cfg(target_os = "linux")]
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        /// Of memory-backed file systems, where reserving means zeroing all of it now.
-        const TMPFS: u64 = 0x0102_1994;
-        if len == 0 || u64::try_from(rustix::fs::fstatfs(&self.0)?.f_type) == Ok(TMPFS) {
-            return self.0.set_len(len);
-        }
-        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.0.set_len(len),
-            other => Ok(other?),
-        }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
     fn len(&self) -> io::Result<u64> {
         self.0.metadata().map(|metadata| metadata.len())
     }

@@ -666,10 +666,6 @@ impl StoreFile for FaultyFile {
         self.change(Change::SetLen(len))
     }
 
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.set_len(len)
-    }
-
     fn len(&self) -> io::Result<u64> {
         self.with(|bytes| bytes.len() as u64)
     }

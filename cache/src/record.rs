@@ -1,0 +1,297 @@
+//! A content's record: what it is, and which of its chunks are had.
+//!
+//! A record file has two slots, 8 KiB apart, each with a generation and a checksum. A write goes to
+//! the slot that is *not* the newest, so that a torn one leaves the newest before it. The newest
+//! slot with a right checksum is the record. `FORMAT.md` gives the bytes.
+//!
+//! Invariant: a slot is written only when the other one is durable, or both are of one group that
+//! has not been acknowledged.
+
+use std::io;
+use std::path::Path;
+
+use sutler_protocol::{ChunkRanges, ContentId, Geometry, Sha256Digest};
+
+use crate::about::VALIDATOR_BYTES_MAX;
+use crate::about::{About, NAME_BYTES_MAX, ORIGINS_MAX, Origin, URL_BYTES_MAX};
+use crate::backend::{Backend, Open, StoreFile};
+use crate::eviction::Day;
+
+/// Bytes from the start of one slot to the start of the next; no record is longer.
+pub const SLOT_BYTES: usize = 8 * 1024;
+
+/// The format of a slot that this crate writes.
+pub const RECORD_VERSION: u16 = 1;
+
+const MAGIC: [u8; 8] = *b"sutlrec\n";
+const CHECKSUM_BYTES: usize = 32;
+/// A text that is absent, where its length would be.
+const ABSENT: u16 = u16::MAX;
+
+const FLAG_COMPLETE: u16 = 1;
+const FLAG_SHA256: u16 = 1 << 1;
+const FLAG_SHA256_CHECKED: u16 = 1 << 2;
+const FLAG_HAS_ALL: u16 = 1 << 3;
+const FLAG_HAS_SOME: u16 = 1 << 4;
+const FLAGS: u16 = (1 << 5) - 1;
+
+/// Whether a content's bytes were compared with its vendor's digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DigestCheck {
+    Pending,
+    Agrees,
+}
+
+/// What a slot says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) id: ContentId,
+    pub(crate) len: u64,
+    pub(crate) complete: bool,
+    pub(crate) about: About,
+    /// Means nothing while there is no digest.
+    pub(crate) sha256: DigestCheck,
+    pub(crate) last_access: Day,
+    pub(crate) had: ChunkRanges,
+}
+
+/// Why a slot or a record file is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// A later version of the program wrote it.
+    #[error("the record has format {version}; this program reads up to {RECORD_VERSION}")]
+    Newer {
+        /// The format found.
+        version: u16,
+    },
+    /// No slot has a right checksum and sense.
+    #[error("the record is damaged")]
+    Damaged,
+    /// The disk refused.
+    #[error("read the record")]
+    Read(#[source] io::Error),
+}
+
+/// Which slot of a record file is the newest durable one: the generation says.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    generation: u64,
+}
+
+impl Slots {
+    /// Reads a record file.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`]; one of format this program does not know wins over a damaged one, so that
+    /// a newer record is never taken for rubbish.
+    pub(crate) fn read(file: &dyn StoreFile, id: ContentId) -> Result<(Self, Record), RecordError> {
+        let mut bytes = vec![0; 2 * SLOT_BYTES];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read_at(&mut bytes[filled..], filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(RecordError::Read(error)),
+            }
+        }
+        let mut newest: Option<(u64, Record)> = None;
+        for slot in bytes[..filled].chunks(SLOT_BYTES) {
+            match Record::decode(slot) {
+                Ok((generation, record)) if record.id == id => {
+                    if newest.as_ref().is_none_or(|(newest, _)| *newest < generation) {
+                        newest = Some((generation, record));
+                    }
+                }
+                Err(newer @ RecordError::Newer { .. }) => return Err(newer),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let (generation, record) = newest.ok_or(RecordError::Damaged)?;
+        Ok((Self { generation }, record))
+    }
+
+    /// Makes a record file with one slot, in one write. Not durable yet.
+    pub(crate) fn create(backend: &dyn Backend, path: &Path, record: &Record) -> io::Result<Self> {
+        let file = backend.open(path, Open::Create)?;
+        // What an interrupted creation left here must not outlive it as a later generation.
+        if !file.is_empty()? {
+            file.set_len(0)?;
+        }
+        file.write_all_at(&record.encode(0), 0)?;
+        Ok(Self { generation: 0 })
+    }
+
+    /// Writes `record` to the older slot. Until [`Slots::confirm`] says that it is durable, the
+    /// next write goes to the same slot, and the newest durable one is left alone.
+    pub(crate) fn write(&self, file: &dyn StoreFile, record: &Record) -> io::Result<()> {
+        let generation = self.generation + 1;
+        let offset = (generation % 2) * SLOT_BYTES as u64;
+        file.write_all_at(&record.encode(generation), offset)
+    }
+
+    /// Counts the slot written last as durable.
+    pub(crate) fn confirm(&mut self) {
+        self.generation += 1;
+    }
+}
+
+impl Record {
+    /// Returns a slot's bytes, checksum included: at most [`SLOT_BYTES`].
+    pub(crate) fn encode(&self, generation: u64) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(512);
+        bytes.extend(MAGIC);
+        bytes.extend(RECORD_VERSION.to_le_bytes());
+        bytes.extend(self.flags().to_le_bytes());
+        // The whole length of the slot, set below.
+        bytes.extend([0; 4]);
+        bytes.extend(generation.to_le_bytes());
+        bytes.extend(self.len.to_le_bytes());
+        bytes.extend(self.id.as_bytes());
+        bytes.extend(self.last_access.0.to_le_bytes());
+        if let Some(digest) = &self.about.sha256 {
+            bytes.extend(digest.as_bytes());
+        }
+        put_text(&mut bytes, self.about.name.as_deref());
+        bytes.push(self.about.origins.len() as u8);
+        for origin in &self.about.origins {
+            put_text(&mut bytes, Some(&origin.url));
+            put_text(&mut bytes, origin.etag.as_deref());
+            put_text(&mut bytes, origin.last_modified.as_deref());
+        }
+        if self.flags() & FLAG_HAS_SOME != 0 {
+            bytes.extend(self.had.to_bitmap());
+        }
+        let whole = (bytes.len() + CHECKSUM_BYTES) as u32;
+        bytes[12..16].copy_from_slice(&whole.to_le_bytes());
+        let checksum = *blake3::hash(&bytes).as_bytes();
+        bytes.extend(checksum);
+        debug_assert!(bytes.len() <= SLOT_BYTES, "About::bounded leaves room");
+        bytes
+    }
+
+    fn flags(&self) -> u16 {
+        let mut flags = 0;
+        let mut set = |when, flag| flags |= if when { flag } else { 0 };
+        set(self.complete, FLAG_COMPLETE);
+        set(self.about.sha256.is_some(), FLAG_SHA256);
+        let agrees = self.sha256 == DigestCheck::Agrees && self.about.sha256.is_some();
+        set(agrees, FLAG_SHA256_CHECKED);
+        set(self.had.is_full(), FLAG_HAS_ALL);
+        set(!self.had.is_full() && !self.had.is_empty(), FLAG_HAS_SOME);
+        flags
+    }
+
+    /// Reads a slot, which may be followed by anything.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Newer`] for a slot of a later format, [`RecordError::Damaged`] for whatever
+    /// this crate would not have written.
+    pub(crate) fn decode(slot: &[u8]) -> Result<(u64, Self), RecordError> {
+        decode(slot).unwrap_or(Err(RecordError::Damaged))
+    }
+}
+
+/// `None` where the bytes end too early or make no sense.
+fn decode(slot: &[u8]) -> Option<Result<(u64, Record), RecordError>> {
+    let mut cursor = Cursor(slot);
+    if cursor.array::<8>()? != MAGIC {
+        return None;
+    }
+    let version = u16::from_le_bytes(cursor.array()?);
+    let flags = u16::from_le_bytes(cursor.array()?);
+    let whole = u32::from_le_bytes(cursor.array()?) as usize;
+    if !(CHECKSUM_BYTES + 16..=SLOT_BYTES).contains(&whole) {
+        return None;
+    }
+    // Of every format: magic, version and length are where they are, and the checksum ends it.
+    let (body, checksum) = slot.get(..whole)?.split_at(whole - CHECKSUM_BYTES);
+    if blake3::hash(body).as_bytes() != checksum {
+        return None;
+    }
+    if version > RECORD_VERSION {
+        return Some(Err(RecordError::Newer { version }));
+    }
+    if version != RECORD_VERSION || flags & !FLAGS != 0 {
+        return None;
+    }
+    let mut cursor = Cursor(body.get(16..)?);
+    let generation = u64::from_le_bytes(cursor.array()?);
+    let len = u64::from_le_bytes(cursor.array()?);
+    let chunks = Geometry::of(len).ok()?.chunks();
+    let id = ContentId::from_bytes(cursor.array()?);
+    let last_access = Day(u32::from_le_bytes(cursor.array()?));
+    let sha256 = match flags & FLAG_SHA256 {
+        0 => None,
+        _ => Some(Sha256Digest::from_bytes(cursor.array()?)),
+    };
+    let name = cursor.text(NAME_BYTES_MAX)?;
+    let [origin_count] = cursor.array()?;
+    if usize::from(origin_count) > ORIGINS_MAX {
+        return None;
+    }
+    let mut origins = Vec::with_capacity(origin_count.into());
+    for _ in 0..origin_count {
+        origins.push(Origin {
+            url: cursor.text(URL_BYTES_MAX)??,
+            etag: cursor.text(VALIDATOR_BYTES_MAX)?,
+            last_modified: cursor.text(VALIDATOR_BYTES_MAX)?,
+        });
+    }
+    let had = match flags & (FLAG_HAS_ALL | FLAG_HAS_SOME) {
+        0 => ChunkRanges::empty(chunks),
+        FLAG_HAS_ALL => ChunkRanges::full(chunks),
+        FLAG_HAS_SOME => {
+            ChunkRanges::from_bitmap(chunks, cursor.take(ChunkRanges::bitmap_bytes(chunks))?)
+                .ok()?
+        }
+        _ => return None,
+    };
+    let complete = flags & FLAG_COMPLETE != 0;
+    if !cursor.0.is_empty() || (complete && !had.is_full()) {
+        return None;
+    }
+    let check = match flags & FLAG_SHA256_CHECKED {
+        0 => DigestCheck::Pending,
+        _ => DigestCheck::Agrees,
+    };
+    let about = About { name, origins, sha256 };
+    Some(Ok((generation, Record { id, len, complete, about, sha256: check, last_access, had })))
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: Option<&str>) {
+    let len = text.map_or(ABSENT, |text| text.len() as u16);
+    bytes.extend(len.to_le_bytes());
+    bytes.extend(text.unwrap_or_default().as_bytes());
+}
+
+/// What of a slot is not yet read.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    /// Reads a text of at most `bytes_max`, which may be absent.
+    #[expect(clippy::option_option, reason = "the outer says unreadable, the inner absent")]
+    fn text(&mut self, bytes_max: usize) -> Option<Option<String>> {
+        let len = u16::from_le_bytes(self.array()?);
+        if len == ABSENT {
+            return Some(None);
+        }
+        if usize::from(len) > bytes_max {
+            return None;
+        }
+        let text = std::str::from_utf8(self.take(len.into())?).ok()?;
+        Some(Some(text.to_owned()))
+    }
+}
