@@ -1,0 +1,56 @@
+//! HTTP and HTTPS origins as sources: the vendor's servers and their mirrors.
+//!
+//! An [`Origins`] is made of the `[origin]` part of a config and asked for bytes of files by URL.
+//! It decides where we may go at all (`allow`, `address`), gets there (`dial`, `proxy`), judges
+//! each reply before its body (`reply`), and delivers exactly the bytes that were asked for
+//! (`body`), neither too slowly nor for ever (`pace`). What those bytes are worth it does not know:
+//! the caller checks them against hash list or digest, and until then they are an origin's claim.
+//!
+//! Absent: retries, pauses and the choice between origins are the caller's; see
+//! [`OriginError::is_final`] and [`OriginError::retry_after`].
+
+use url::Url;
+
+pub mod address;
+pub mod allow;
+mod body;
+mod client;
+pub mod config;
+mod dial;
+pub mod error;
+mod pace;
+mod proxy;
+pub mod reply;
+mod validators;
+
+pub use allow::{Reach, Refused};
+pub use body::OriginBody;
+pub use client::{Origins, REDIRECTS_MAX};
+pub use config::{AllowEntry, OriginConfig};
+pub use error::{Blame, OriginConfigError, OriginError};
+pub use proxy::ProxyEnvironment;
+pub use reply::ReplyFault;
+pub use validators::Validators;
+
+/// What an origin says about a file. A claim, like its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginFile {
+    /// Version and length, to be recorded and given to the next read.
+    pub validators: Validators,
+    /// Whether the origin answered a range with a range.
+    pub ranges: bool,
+    /// Where the redirects ended.
+    pub final_url: Url,
+}
+
+impl OriginFile {
+    /// Returns the length of the whole file in bytes, where the origin says it.
+    pub fn len(&self) -> Option<u64> {
+        self.validators.len
+    }
+
+    /// Returns whether the origin says that the file has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+}
