@@ -1,8 +1,8 @@
 //! The folders that keys and certificates lie in: written whole or not at all, read with care.
 //!
 //! Drives nothing and is driven by [`super::authority`] and [`super::load`]. Invariants: a folder
-//! appears under its name complete and synced; nothing that exists is replaced; a file of secrets is
-//! 0600 from its first byte on; no read goes beyond [`FILE_BYTES_MAX`].
+//! appears under its name complete and synced; nothing that exists is replaced; a folder is
+//! 0700 and a file of secrets 0600 from the first byte on; no read goes beyond [`FILE_BYTES_MAX`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -41,8 +41,14 @@ pub(super) fn create_folder(dir: &Path, files: &[NewFile<'_>]) -> io::Result<()>
         _ => Path::new("."),
     };
     fs::create_dir_all(parent)?;
-    // Beside its destination, so that the rename stays within one file system; 0700 by tempfile.
-    let staging = tempfile::Builder::new().prefix(".sutler-new-").tempdir_in(parent)?;
+    // Beside its destination, so that the rename stays within one file system.
+    let mut staging = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        staging.permissions(fs::Permissions::from_mode(0o700));
+    }
+    let staging = staging.prefix(".sutler-new-").tempdir_in(parent)?;
     for file in files {
         write_new(&staging.path().join(file.name), file)?;
     }

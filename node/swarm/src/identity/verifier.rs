@@ -9,6 +9,7 @@
 //! certificate says nothing but that one name; whatever is not understood is refused.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -322,8 +323,20 @@ impl From<VerifyError> for rustls::Error {
             VerifyError::BadSignature => CertificateError::BadSignature,
             VerifyError::Expired { .. } => CertificateError::Expired,
             VerifyError::NotYetValid { .. } => CertificateError::NotValidYet,
-            other => CertificateError::Other(OtherError(Arc::new(other))),
+            other => CertificateError::Other(OtherError(Arc::new(InWords(other)))),
         })
+    }
+}
+
+/// A refusal on its way through rustls, which prints what it does not know by `Debug`: without this,
+/// a log would show the names of fields where it should say why.
+#[derive(thiserror::Error)]
+#[error(transparent)]
+struct InWords(VerifyError);
+
+impl fmt::Debug for InWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
