@@ -21,7 +21,7 @@ pub enum AddressClass {
     Loopback,
     /// A private network (RFC 1918), a unique local address (RFC 4193) or its predecessor.
     Private,
-    /// This link only (169.254/16, fe80::/10).
+    /// This link only (169.254/16, `fe80::/10`).
     LinkLocal,
     /// A carrier's inside (RFC 6598, 100.64/10).
     Shared,
@@ -136,9 +136,7 @@ fn of_v6(addr: Ipv6Addr) -> AddressClass {
         [0xff00..=0xffff, ..] => AddressClass::Multicast,
         [0xfe80..=0xfebf, ..] => AddressClass::LinkLocal,
         // Unique local, site local, and the translators of a site (RFC 8215).
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] | [0x64, 0xff9b, 1, ..] => {
-            AddressClass::Private
-        }
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] | [0x64, 0xff9b, 1, ..] => AddressClass::Private,
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => AddressClass::Documentation,
         // Teredo and the other protocols of 2001::/23.
         [0x2001, 0..=0x01ff, ..] => AddressClass::Reserved,

@@ -78,7 +78,7 @@ impl Origins {
             AllowList::default()
         });
         let proxies = Proxies::new(config, environment, &mut problems);
-        let tls = tls(config, allow.needs_tls(), &mut problems);
+        let tls = tls(config, allow.needs_tls() || proxies.need_tls(), &mut problems);
         let dial = tls.map(|tls| Dial::new(config, proxies, resolver, &tls));
         match dial {
             Some(Ok(dial)) if problems.is_empty() => {

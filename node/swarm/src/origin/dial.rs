@@ -170,22 +170,23 @@ pub(crate) fn tls(
         problems.push(OriginProblem::Authorities { path: path.clone(), problem });
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier =
-        rustls_platform_verifier::Verifier::new_with_extra_roots(own, Arc::clone(&provider));
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("the provider has suites of TLS 1.2 and 1.3");
-    let mut tls = match verifier {
-        Ok(verifier) => builder
-            .dangerous() // Its word for any verifier but its own; this one is the platform's.
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth(),
-        Err(error) if needs_tls => {
-            problems.push(OriginProblem::Trust(error));
-            return None;
+    let mut tls = if needs_tls {
+        match rustls_platform_verifier::Verifier::new_with_extra_roots(own, provider) {
+            Ok(verifier) => builder
+                .dangerous() // Its word for any verifier but its own; this one is the platform's.
+                .with_custom_certificate_verifier(Arc::new(verifier))
+                .with_no_client_auth(),
+            Err(error) => {
+                problems.push(OriginProblem::Trust(error));
+                return None;
+            }
         }
-        // A machine without authorities may still use plain origins.
-        Err(_) => builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
+    } else {
+        // Nothing is reached by TLS, so nobody is trusted, and a machine without authorities will do.
+        builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
     };
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Some(tls)

@@ -113,6 +113,12 @@ pub enum OriginError {
         /// Bytes that were expected.
         expected: u64,
     },
+    /// The body was read on after it had failed.
+    #[error("the body of {url} has failed before")]
+    Spent {
+        /// The URL that was asked for.
+        url: Shown,
+    },
 }
 
 /// Who is to blame when an origin was not read.
@@ -139,7 +145,8 @@ impl OriginError {
             | Self::Silent { .. }
             | Self::Slow { .. }
             | Self::Short { .. }
-            | Self::Long { .. } => Blame::Origin,
+            | Self::Long { .. }
+            | Self::Spent { .. } => Blame::Origin,
         }
     }
 
@@ -167,7 +174,8 @@ impl OriginError {
             | Self::Silent { .. }
             | Self::Slow { .. }
             | Self::Receive { .. }
-            | Self::Short { .. } => false,
+            | Self::Short { .. }
+            | Self::Spent { .. } => false,
         }
     }
 

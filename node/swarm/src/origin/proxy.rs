@@ -114,6 +114,11 @@ impl Proxies {
         if proxy.is_none() || bypassed { Way::Direct } else { way }
     }
 
+    /// Returns whether a proxy itself is reached by TLS.
+    pub(crate) fn need_tls(&self) -> bool {
+        [&self.http, &self.https].into_iter().flatten().any(|proxy| proxy.scheme() == "https")
+    }
+
     /// Returns the proxy of a way.
     pub(crate) fn url(&self, way: Way) -> Option<&Url> {
         match way {
