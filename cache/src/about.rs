@@ -6,7 +6,6 @@
 use sutler_protocol::{ContentId, Sha256Digest};
 
 use crate::eviction::Day;
-use crate::record::{DigestCheck, Record};
 
 /// Bytes in a name, at most: what common file systems allow.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -90,42 +89,21 @@ impl About {
     }
 }
 
-/// One content, as the store's list has it.
+/// One content, as the store's list has it: as of its last checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Which.
     pub id: ContentId,
     /// Its length in bytes.
     pub len: u64,
-    /// Bytes of it that are had, as of its last checkpoint.
+    /// Bytes of it that are had.
     pub had_bytes: u64,
     /// Whether all of it is had, durable, and agrees with its vendor's digest.
     pub complete: bool,
     /// What its vendor calls it.
     pub name: Option<String>,
-    /// Its vendor's digest, if its bytes were checked against it.
-    pub sha256: Option<Sha256Digest>,
-    /// Where it can be had over HTTP.
-    pub urls: Vec<String>,
     /// When it was last opened.
     pub last_access: Day,
-}
-
-impl Entry {
-    /// Returns the line of a content whose record was found on the disk.
-    pub(crate) fn of(record: &Record, had_bytes: u64) -> Self {
-        let digest = record.about.sha256.filter(|_| record.sha256 == DigestCheck::Agrees);
-        Self {
-            id: record.id,
-            len: record.len,
-            had_bytes,
-            complete: record.complete,
-            name: record.about.name.clone(),
-            sha256: digest,
-            urls: record.about.origins.iter().map(|origin| origin.url.clone()).collect(),
-            last_access: record.last_access,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use sutler_protocol::{ChunkIndex, ChunkRanges, ContentId, Geometry, HashList};
 
-use crate::about::{About, Entry};
+use crate::about::About;
 use crate::backend::{Open, StoreFile};
 use crate::eviction::Day;
 use crate::layout::{self, Kind};
@@ -257,21 +257,6 @@ impl State {
                 Some(reservation) => reservation.unspend(bytes),
                 None => store.quota.free(bytes),
             }
-        }
-    }
-
-    /// Returns the content's line in the list, as the next slot will have it.
-    pub(crate) fn entry(&self, hashes: &HashList) -> Entry {
-        let digest = self.about.sha256.filter(|_| self.sha256 == DigestCheck::Agrees);
-        Entry {
-            id: hashes.id(),
-            len: hashes.geometry().len(),
-            had_bytes: bytes_of(hashes.geometry(), &self.had),
-            complete: self.complete,
-            name: self.about.name.clone(),
-            sha256: digest,
-            urls: self.about.origins.iter().map(|origin| origin.url.clone()).collect(),
-            last_access: self.last_access,
         }
     }
 }

@@ -143,6 +143,11 @@ impl Index {
         });
     }
 
+    /// Puts many rows at once, of contents that are all new to the index or known by the same ways.
+    pub fn put_all(&self, rows: &[Row]) {
+        self.run(|map| map.apply(rows.iter().flat_map(row_changes).collect()));
+    }
+
     /// Changes a content's summary alone; nothing happens if it is unknown.
     pub fn summarise(&self, id: ContentId, summary: &Summary) {
         self.run(|map| {

@@ -3,7 +3,6 @@
 //! ```text
 //! lock                    held by the process that owns the store
 //! format                  which layout this is
-//! unclean                 here while a process owns the store, and after it stopped badly
 //! contents/ab/HEX.data    a content's bytes; `ab` are the first two digits of its id
 //! contents/ab/HEX.list    its hash list, if it has more than one chunk
 //! contents/ab/HEX.rec     its record
@@ -20,8 +19,8 @@ use sutler_protocol::ContentId;
 pub(crate) const LOCK: &str = "lock";
 /// Says which layout this is.
 pub(crate) const FORMAT: &str = "format";
-/// Is there while a process owns the store, and after it stopped badly.
-pub(crate) const UNCLEAN: &str = "unclean";
+/// Holds what a scan of the records can rebuild.
+pub(crate) const INDEX: &str = "index";
 /// Holds one folder for each first two digits of an id.
 pub(crate) const CONTENTS: &str = "contents";
 /// Holds what could not be read.

@@ -15,7 +15,9 @@ use sutler_protocol::{ChunkRanges, ContentId, Geometry, Sha256Digest};
 use crate::about::VALIDATOR_BYTES_MAX;
 use crate::about::{About, NAME_BYTES_MAX, ORIGINS_MAX, Origin, URL_BYTES_MAX};
 use crate::backend::{Backend, Open, StoreFile};
+use crate::content::bytes_of;
 use crate::eviction::Day;
+use crate::index::{Row, Summary};
 
 /// Bytes from the start of one slot to the start of the next; no record is longer.
 pub const SLOT_BYTES: usize = 8 * 1024;
@@ -169,6 +171,24 @@ impl Record {
         bytes.extend(checksum);
         debug_assert!(bytes.len() <= SLOT_BYTES, "About::bounded leaves room");
         bytes
+    }
+
+    /// Returns what the index knows of the content. A digest leads to it once it was checked.
+    pub(crate) fn row(&self) -> Row {
+        let digest = self.about.sha256.filter(|_| self.sha256 == DigestCheck::Agrees);
+        let had_bytes = Geometry::of(self.len).map_or(0, |geometry| bytes_of(geometry, &self.had));
+        Row {
+            id: self.id,
+            summary: Summary {
+                len: self.len,
+                had_bytes,
+                complete: self.complete,
+                last_access: self.last_access,
+                name: self.about.name.clone(),
+            },
+            digests: digest.into_iter().collect(),
+            urls: self.about.origins.iter().map(|origin| origin.url.clone()).collect(),
+        }
     }
 
     fn flags(&self) -> u16 {

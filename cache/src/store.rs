@@ -20,17 +20,16 @@ use crate::about::Entry;
 use crate::backend::{Backend, Disk, Lock};
 use crate::content::{Content, Memory, ReadError, Shared};
 use crate::eviction::Day;
+use crate::index::{Index, Summary};
 use crate::layout;
 use crate::quota::{Limits, Quota, Reservation, Usage};
 
-mod catalog;
 mod complete;
 mod create;
 mod find;
 mod open;
 mod recover;
-
-use catalog::Catalog;
+mod scan;
 
 pub use complete::CompleteError;
 pub use create::CreateError;
@@ -57,7 +56,7 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) quota: Quota,
-    pub(crate) catalog: Catalog,
+    pub(crate) index: Index,
     /// The contents with a lease.
     live: Mutex<BTreeMap<ContentId, Weak<Shared>>>,
     /// What this start has learnt of contents without a lease.
@@ -75,7 +74,8 @@ pub(crate) struct Inner {
 /// Enough that opening contents seldom waits for another content's disk.
 const OPENING_LOCKS: usize = 16;
 
-/// Contents without a lease that a start remembers as trusted; others are hashed again.
+/// Contents without a lease of which a start remembers that they are trusted and were used today;
+/// others are hashed again, and their records keep an older day.
 const MEMORY_MAX: usize = 64 * 1024;
 
 impl Store {
@@ -119,17 +119,31 @@ impl Store {
 
     /// Returns every content known, in the order of their ids, as of its last checkpoint.
     pub fn list(&self) -> Vec<Entry> {
-        self.inner.catalog.list()
+        let entry = |(id, summary): (ContentId, Summary)| Entry {
+            id,
+            len: summary.len,
+            had_bytes: summary.had_bytes,
+            complete: summary.complete,
+            name: summary.name,
+            last_access: summary.last_access,
+        };
+        self.inner.index.summaries().into_iter().map(entry).collect()
     }
 
-    /// Returns the content whose bytes were found to have this digest. Never waits for the disk.
+    /// Returns the content whose bytes were found to have this digest.
     pub fn by_digest(&self, digest: Sha256Digest) -> Option<ContentId> {
-        self.inner.catalog.by_digest(digest)
+        self.inner.index.by_digest(digest).into_iter().next()
     }
 
-    /// Returns the content that was last said to come from this URL. Never waits for the disk.
+    /// Returns the content that is said to come from this URL; of several a complete one, then the
+    /// one used last. What is at the URL now may be another.
     pub fn by_url(&self, url: &str) -> Option<ContentId> {
-        self.inner.catalog.by_url(url)
+        self.inner.index.by_url(url).into_iter().next()
+    }
+
+    /// Throws the index away and makes it anew from the records.
+    pub fn rebuild_index(&self) {
+        self.inner.index.rebuild();
     }
 
     /// Returns what the contents take and what is promised to downloads. Never waits for the disk.
@@ -176,9 +190,9 @@ impl Inner {
         }
         live.remove(&id);
         drop(live);
-        let owed = memory.changed || !memory.unsynced.is_empty();
+        let worth = memory.changed || !memory.trusted.is_empty();
         let mut memories = lock(&self.memory);
-        if owed || (!memory.trusted.is_empty() && memories.len() < MEMORY_MAX) {
+        if !memory.unsynced.is_empty() || (worth && memories.len() < MEMORY_MAX) {
             memories.insert(id, memory);
         }
     }

@@ -140,9 +140,8 @@ impl Shared {
         }
         slots.confirm();
         state.complete = record.complete && state.had.is_full();
-        let entry = state.entry(&self.hashes);
         drop(state);
-        self.store.catalog.put(entry);
+        self.store.index.put(&record.row());
         Ok(())
     }
 }

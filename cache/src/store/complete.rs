@@ -88,12 +88,12 @@ impl Store {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Makes everything durable that is had of any content, and marks the store as stopped cleanly.
-    /// Call it last, when nothing uses the store any more.
+    /// Makes everything durable that is had of any content, and the index too, so that the next
+    /// start need not scan. Call it last, when nothing uses the store any more.
     ///
     /// # Errors
     ///
-    /// What the disk answered. The store is as safe as after a kill.
+    /// What the disk answered. The next start is then as after a kill.
     pub fn close(&self) -> io::Result<()> {
         let owed: Vec<ContentId> = {
             let memory = lock(&self.inner.memory);
@@ -107,7 +107,8 @@ impl Store {
                 content.checkpoint().map_err(io::Error::other)?;
             }
         }
-        self.inner.mark_clean()
+        self.inner.index.close();
+        Ok(())
     }
 }
 
@@ -215,6 +216,7 @@ impl Inner {
             }
             return Err(first_error.unwrap_or(error));
         }
+        let mut rows = Vec::with_capacity(written.len());
         for (shared, slots) in written {
             *shared.slots() = Some(slots);
             let mut state = shared.state();
@@ -224,10 +226,9 @@ impl Inner {
             state.changed = false;
             state.complete = state.had.is_full();
             state.reservation = None;
-            let entry = state.entry(shared.hashes());
-            drop(state);
-            self.catalog.put(entry);
+            rows.push(shared.record(&state).row());
         }
+        self.index.put_all(&rows);
         first_error.map_or(Ok(()), Err)
     }
 

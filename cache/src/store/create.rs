@@ -172,15 +172,14 @@ impl Inner {
         // Syncs the folder, and with it all three names.
         shared.make_data()?;
         *shared.slots() = Some(slots);
-        let entry = shared.state().entry(shared.hashes());
-        self.catalog.put(entry);
+        self.index.put(&record.row());
         Ok(())
     }
 
     /// Removes all files of a content that is leased by nobody, and forgets it.
     pub(crate) fn discard(&self, id: ContentId) -> io::Result<()> {
         self.recall(id);
-        self.catalog.remove(id);
+        self.index.remove(id);
         // The record first: without it, what remains is found to be rubbish at the next scan.
         for kind in [Kind::Record, Kind::Data, Kind::List] {
             match self.backend.remove(&layout::file(id, kind)) {

@@ -43,10 +43,15 @@ impl Inner {
         let Some(hashes) = self.read_list(&record, given).map_err(refused)? else {
             return Ok(None);
         };
+        let record_day = record.last_access;
         let state = self.state_of(record, &hashes).map_err(refused)?;
         let today = state.last_access;
+        let used_before = record_day != today;
         let content = self.enlist(Shared::new(Arc::clone(self), hashes, state, Some(slots)));
-        self.catalog.touch(id, today);
+        if used_before && let Some(mut summary) = self.index.summary(id) {
+            summary.last_access = today;
+            self.index.summarise(id, &summary);
+        }
         Ok(Some(content))
     }
 

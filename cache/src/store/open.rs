@@ -1,15 +1,15 @@
-//! Taking a store: lock, format, the mark of an unclean stop, and the scan of its records.
+//! Taking a store: lock, format, index, and what a bad stop left behind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use sutler_protocol::ContentId;
-
-use super::{Catalog, Inner};
+use super::Inner;
+use super::scan::{self, Leftovers};
 use crate::backend::{Backend, Lock, Open, read_file};
-use crate::layout::{self, CONTENTS, DAMAGED, FORMAT, Kind, LOCK, QUARANTINE, UNCLEAN};
+use crate::index::Index;
+use crate::layout::{CONTENTS, DAMAGED, FORMAT, INDEX, LOCK, QUARANTINE};
 use crate::quota::{Limits, Quota};
 
 /// The layout of a store that this program makes and reads.
@@ -65,52 +65,47 @@ impl Inner {
     pub(super) fn open(backend: Arc<dyn Backend>, limits: Limits) -> Result<Self, OpenError> {
         let lock = take(&*backend)?;
         prepare(&*backend)?;
-        mark_unclean(&*backend)?;
+        let folders = folders(&*backend)?;
+        let leftovers: Leftovers = Arc::new(Mutex::new(Some(Vec::new())));
+        let (scanned, found) = (Arc::clone(&backend), Arc::clone(&leftovers));
+        let index = Index::open(
+            backend.disk_path().map(|path| path.join(INDEX)),
+            Box::new(move || scan::rows(&*scanned, &found)),
+        );
         let inner = Self {
             backend,
             quota: Quota::new(limits),
-            catalog: Catalog::default(),
+            index,
             live: Mutex::default(),
             memory: Mutex::default(),
             opening: Default::default(),
-            folders: Mutex::default(),
+            folders: Mutex::new(folders),
             barrier: Mutex::default(),
             _lock: lock,
         };
-        inner.scan()?;
-        Ok(inner)
-    }
-
-    /// Fills the catalog from the records, and deals with what an unclean stop left.
-    fn scan(&self) -> Result<(), OpenError> {
-        for name in self.names(Path::new(CONTENTS))? {
-            let Ok(first) = u8::from_str_radix(&name, 16) else { continue };
-            super::lock(&self.folders).insert(first);
-            let folder = Path::new(CONTENTS).join(&name);
-            let mut found: BTreeMap<ContentId, BTreeSet<Kind>> = BTreeMap::new();
-            for name in self.names(&folder)? {
-                if let Some((id, kind)) = layout::parse(&name)
-                    && id.as_bytes()[0] == first
-                {
-                    found.entry(id).or_default().insert(kind);
-                }
-            }
-            for (id, kinds) in found {
-                self.examine(id, &kinds);
-            }
+        let had = inner.index.summaries().into_iter().map(|(_, summary)| summary.had_bytes);
+        inner.quota.found(had.sum());
+        // Only now: while contents are in use, a file without a record may be somebody's work.
+        for id in super::lock(&leftovers).take().unwrap_or_default() {
+            inner.recover(id);
         }
-        Ok(())
-    }
-
-    fn names(&self, folder: &Path) -> Result<Vec<String>, OpenError> {
-        self.backend
-            .read_dir(folder)
-            .map_err(|source| OpenError::Scan { path: folder.to_owned(), source })
+        Ok(inner)
     }
 }
 
 fn take(backend: &dyn Backend) -> Result<Box<dyn Lock>, OpenError> {
     backend.lock(Path::new(LOCK)).map_err(OpenError::Lock)?.ok_or(OpenError::Owned)
+}
+
+/// Returns the folders of contents that there are, by first byte of their ids.
+fn folders(backend: &dyn Backend) -> Result<BTreeSet<u8>, OpenError> {
+    let path = PathBuf::from(CONTENTS);
+    match backend.read_dir(&path) {
+        Ok(names) => {
+            Ok(names.iter().filter_map(|name| u8::from_str_radix(name, 16).ok()).collect())
+        }
+        Err(source) => Err(OpenError::Scan { path, source }),
+    }
 }
 
 /// Checks the format, or gives an empty folder one. The format file is made last, so that a folder
@@ -140,27 +135,6 @@ fn check_format(bytes: &[u8]) -> Result<(), OpenError> {
         Some(FORMAT_VERSION) => Ok(()),
         Some(found) if found > FORMAT_VERSION => Err(OpenError::Newer { found }),
         _ => Err(OpenError::Format),
-    }
-}
-
-/// Leaves the mark that is taken away by a clean stop.
-fn mark_unclean(backend: &dyn Backend) -> Result<(), OpenError> {
-    let path = Path::new(UNCLEAN);
-    let refused = |source| OpenError::Prepare { path: path.to_owned(), source };
-    match backend.open(path, Open::CreateNew) {
-        Ok(_) => backend.sync_dir(Path::new("")).map_err(refused),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(refused(source)),
-    }
-}
-
-impl Inner {
-    /// Takes away the mark of an unclean stop.
-    pub(super) fn mark_clean(&self) -> io::Result<()> {
-        match self.backend.remove(Path::new(UNCLEAN)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => self.backend.sync_dir(Path::new("")),
-        }
     }
 }
 

@@ -4,7 +4,6 @@
 //! be made from them; only name and origins are gone. What vouches for nothing is set aside or, if
 //! it is data, removed: it would be verified against nothing.
 
-use std::collections::BTreeSet;
 use std::io;
 
 use sutler_protocol::geometry::CHUNK_BYTES_MIN;
@@ -12,45 +11,29 @@ use sutler_protocol::hash_list::HASH_LIST_BYTES_MAX;
 use sutler_protocol::{ChunkRanges, ContentId, Geometry, HashList, HashListBuilder};
 
 use super::{Inner, today};
-use crate::about::{About, Entry};
+use crate::about::About;
 use crate::backend::{Open, read_file};
-use crate::content::bytes_of;
 use crate::layout::{self, Kind};
-use crate::record::{DigestCheck, Record, RecordError, Slots};
+use crate::record::{DigestCheck, Record, Slots};
 
 /// Bytes read at once where a whole data file is hashed.
 const READ_BYTES: usize = 512 * 1024;
 
 impl Inner {
-    /// Takes into the catalog what a scan found of one content. What cannot be read is reported and
-    /// left to whoever opens the content: one bad file does not close the store.
-    pub(super) fn examine(&self, id: ContentId, kinds: &BTreeSet<Kind>) {
-        if !kinds.contains(&Kind::Record) {
-            return self.recover(id);
-        }
-        match self.read_record(id) {
-            Ok((_, mut record)) => {
-                if !kinds.contains(&Kind::Data) {
-                    record.had = ChunkRanges::empty(record.had.chunks());
-                    record.complete = false;
-                }
-                self.found(&record);
-            }
-            Err(RecordError::Damaged) => self.recover(id),
-            Err(error) => tracing::warn!(content.id = %id, %error, "record passed over"),
-        }
-    }
-
-    /// Makes a record from a content's other files, where they allow it.
+    /// Makes a record from a content's other files, where they allow it. Nobody leases the content.
     pub(super) fn recover(&self, id: ContentId) {
         self.set_aside(id, Kind::Record);
         match self.record_of_files(id) {
             Ok(Some(record)) => {
                 tracing::warn!(content.id = %id, complete = record.complete, "record rebuilt");
-                self.found(&record);
+                let row = record.row();
+                let known_bytes = self.index.summary(id).map_or(0, |summary| summary.had_bytes);
+                self.quota.free(known_bytes);
+                self.quota.found(row.summary.had_bytes);
+                self.index.put(&row);
             }
             Ok(None) => {
-                self.catalog.remove(id);
+                self.forget(id);
                 self.set_aside(id, Kind::List);
                 let data = layout::file(id, Kind::Data);
                 if self.backend.remove(&data).is_ok() {
@@ -127,11 +110,9 @@ impl Inner {
             .is_ok_and(|bytes| HashList::verify(&bytes, id, len).is_ok())
     }
 
-    /// Takes a record that was found on the disk into the catalog and the account.
-    fn found(&self, record: &Record) {
-        let Ok(geometry) = Geometry::of(record.len) else { return };
-        let entry = Entry::of(record, bytes_of(geometry, &record.had));
-        self.quota.found(entry.had_bytes);
-        self.catalog.put(entry);
+    /// Takes a content out of the index and the account.
+    fn forget(&self, id: ContentId) {
+        self.quota.free(self.index.summary(id).map_or(0, |summary| summary.had_bytes));
+        self.index.remove(id);
     }
 }
