@@ -1,0 +1,115 @@
+//! The command line as a whole: what may be typed, and how a command's end becomes an exit code.
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use sutler_node::failure::{Failure, Kind};
+
+use crate::command::org;
+use crate::exit;
+use crate::logging::{self, Verbosity};
+use crate::output::{Form, Output, Stop};
+
+/// Distributes and caches vendor patches from peer to peer. Every byte is verified, whoever sent it.
+#[derive(Debug, Parser)]
+#[command(name = "sutler", version, after_long_help = exit::TABLE, arg_required_else_help = true)]
+struct Cli {
+    /// Print results as JSON, one value a line.
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// What to log to stderr, such as `debug` or `warn,sutler_swarm=trace`.
+    #[arg(long, global = true, value_name = "FILTER", env = "SUTLER_LOG")]
+    log: Option<String>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an organisation's certificate authority, and identities of its members.
+    #[command(subcommand)]
+    Org(org::Org),
+}
+
+/// Parses the command line, does what it says, and returns how that went.
+pub(crate) fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error),
+    };
+    let output = Output::new(if cli.json { Form::Json } else { Form::Human });
+    let verbosity = match cli.command {
+        _ => Verbosity::Quiet,
+    };
+    let done = logging::start(cli.log.as_deref(), verbosity)
+        .map_err(Stop::from)
+        .and_then(|()| cli.command.run(output));
+    match done {
+        // A reader that has enough is no failure of ours.
+        Ok(()) | Err(Stop::PipeClosed) => ExitCode::from(exit::OK),
+        Err(Stop::Failed(failure)) => {
+            output.failed(&failure);
+            exit::code_of(failure.kind).into()
+        }
+    }
+}
+
+impl Command {
+    fn run(self, output: Output) -> Result<(), Stop> {
+        match self {
+            Self::Org(org) => org.run(output),
+        }
+    }
+}
+
+/// Prints help or version, or says what is wrong with the arguments.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    // Nobody to tell if stdout or stderr is closed.
+    drop(error.print());
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::from(exit::OK),
+        _ => {
+            if std::env::args_os().any(|arg| arg == "--json") {
+                let text = error.to_string();
+                let what = text.lines().next().unwrap_or_default();
+                let what = what.strip_prefix("error: ").unwrap_or(what);
+                let failure = Failure::new(Kind::Usage, what);
+                let code = exit::code_of(failure.kind).0;
+                let json = serde_json::json!({ "error": {
+                    "kind": failure.kind, "exit_code": code, "message": failure.what,
+                }});
+                drop(Output::new(Form::Json).json(&json));
+            }
+            exit::code_of(Kind::Usage).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    // 155
+    #[test]
+    fn every_command_has_examples() {
+        fn check(command: &clap::Command) {
+            if command.get_subcommands().count() == 0 {
+                let examples = command.get_after_help().map(ToString::to_string);
+                let has = examples.is_some_and(|text| text.contains("sutler "));
+                assert!(has, "{} has no examples", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        Cli::command().get_subcommands().for_each(check);
+    }
+}

@@ -1,0 +1,3 @@
+//! The commands, one file each: arguments, what is done, what is printed.
+
+pub(crate) mod org;
