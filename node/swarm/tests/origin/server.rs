@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 /// What the server does with each request.
@@ -33,6 +34,14 @@ pub(crate) struct Server {
     addr: SocketAddr,
     shared: Arc<Shared>,
     accepting: AbortHandle,
+}
+
+/// What stands before the requests of a connection.
+#[derive(Clone)]
+enum Front {
+    Plain,
+    Tls(TlsAcceptor),
+    Tunnel(TlsAcceptor),
 }
 
 struct Shared {
@@ -84,6 +93,20 @@ impl Answer {
 
 impl Server {
     pub(crate) async fn start(answer: Answer) -> Self {
+        Self::start_with(answer, Front::Plain).await
+    }
+
+    /// Speaks TLS.
+    pub(crate) async fn start_tls(answer: Answer, acceptor: TlsAcceptor) -> Self {
+        Self::start_with(answer, Front::Tls(acceptor)).await
+    }
+
+    /// Grants one `CONNECT`, then is what the tunnel leads to.
+    pub(crate) async fn start_tunnel(answer: Answer, acceptor: TlsAcceptor) -> Self {
+        Self::start_with(answer, Front::Tunnel(acceptor)).await
+    }
+
+    async fn start_with(answer: Answer, front: Front) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
@@ -97,7 +120,7 @@ impl Server {
             let mut open = JoinSet::new(); // Owns every connection: none outlives the server.
             while let Ok((stream, _)) = listener.accept().await {
                 serving.connections.fetch_add(1, Ordering::SeqCst);
-                open.spawn(serve(stream, Arc::clone(&serving)));
+                open.spawn(enter(stream, front.clone(), Arc::clone(&serving)));
             }
         })
         .abort_handle();
@@ -137,7 +160,23 @@ impl Drop for Server {
     }
 }
 
-async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
+async fn enter(mut stream: TcpStream, front: Front, shared: Arc<Shared>) {
+    let acceptor = match front {
+        Front::Plain => return serve(stream, shared).await,
+        Front::Tls(acceptor) => acceptor,
+        Front::Tunnel(acceptor) => {
+            let Some(head) = request(&mut stream).await else { return };
+            shared.requests.lock().expect("not poisoned").push(head);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            acceptor
+        }
+    };
+    if let Ok(stream) = acceptor.accept(stream).await {
+        serve(stream, shared).await;
+    }
+}
+
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
     while let Some(head) = request(&mut stream).await {
         shared.requests.lock().expect("not poisoned").push(head.clone());
         let answer = shared.answer.lock().expect("not poisoned").clone();
@@ -186,7 +225,7 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
 }
 
 /// Reads one request's head, in lower case; `None` when the client has left.
-async fn request(stream: &mut TcpStream) -> Option<String> {
+async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
