@@ -28,11 +28,13 @@ use crate::store::Inner;
 mod adopt;
 mod checkpoint;
 mod commit;
+mod place;
 mod read;
 
 pub(crate) use checkpoint::Standing;
 pub use checkpoint::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CheckpointError};
 pub use commit::CommitError;
+pub(crate) use place::is_linked;
 pub use read::ReadError;
 
 /// A content that the store knows, with whatever part of it is had.

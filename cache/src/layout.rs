@@ -7,7 +7,10 @@
 //! contents/ab/HEX.list    its hash list, if it has more than one chunk
 //! contents/ab/HEX.rec     its record
 //! damaged/                what could not be read, set aside for a human
-//! quarantine/             bytes that nothing vouches for yet
+//! quarantine/import-N     bytes of an import under way; a start removes it
+//! quarantine/parted-HEX   a copy under way of a data file that was shared; a start removes it
+//! quarantine/NAME.part    bytes that nothing vouches for yet; NAME is an id, or a digest after `sha256-`
+//! quarantine/NAME.state   what is had of them, and their origin
 //! index/                  what a scan of the records can rebuild
 //! ```
 
@@ -27,6 +30,9 @@ pub(crate) const CONTENTS: &str = "contents";
 pub(crate) const DAMAGED: &str = "damaged";
 /// Holds bytes that nothing vouches for yet.
 pub(crate) const QUARANTINE: &str = "quarantine";
+
+const IMPORT_PREFIX: &str = "import-";
+const PARTED_PREFIX: &str = "parted-";
 
 /// The files of one content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +67,21 @@ pub(crate) fn file(id: ContentId, kind: Kind) -> PathBuf {
 /// Returns where one of a content's files goes when it cannot be read.
 pub(crate) fn damaged(id: ContentId, kind: Kind) -> PathBuf {
     Path::new(DAMAGED).join(format!("{id}.{}", kind.suffix()))
+}
+
+/// Returns where one import's bytes lie until they are known.
+pub(crate) fn import(number: u64) -> PathBuf {
+    Path::new(QUARANTINE).join(format!("{IMPORT_PREFIX}{number}"))
+}
+
+/// Returns where a data file is copied before it takes the place of a shared one.
+pub(crate) fn parted(id: ContentId) -> PathBuf {
+    Path::new(QUARANTINE).join(format!("{PARTED_PREFIX}{id}"))
+}
+
+/// Returns whether a file in quarantine means nothing after its process has gone.
+pub(crate) fn is_passing(name: &str) -> bool {
+    name.starts_with(IMPORT_PREFIX) || name.starts_with(PARTED_PREFIX)
 }
 
 /// Returns which content's file has this name, or `None` for a name that the store does not give.

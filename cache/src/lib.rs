@@ -10,6 +10,7 @@
 //! | What of one is had, and is it right? | [`content`] |
 //! | What is known of one beside its bytes? | [`about`] |
 //! | How is that written down? | [`record`] |
+//! | How does a whole one come in? | [`import`] |
 //! | What may be asked of a disk? | [`backend`] |
 //! | Which content is meant? | [`index`] |
 //! | What goes when room is needed? | [`eviction`] |
@@ -19,6 +20,8 @@ pub mod about;
 pub mod backend;
 pub mod content;
 pub mod eviction;
+mod hashing;
+pub mod import;
 pub mod index;
 mod layout;
 pub mod quota;
@@ -27,4 +30,5 @@ pub mod store;
 
 pub use about::{About, Entry, Origin};
 pub use content::{CheckpointError, CommitError, Content, ReadError};
+pub use import::{ImportError, ImportFrom, ImportHow, Imported, Novelty};
 pub use store::{CompleteError, CreateError, OpenError, Store, StoreOptions};

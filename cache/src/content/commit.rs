@@ -4,7 +4,7 @@ use std::io;
 
 use sutler_protocol::{ChunkIndex, ChunkRange, ContentId};
 
-use super::{Content, Shared};
+use super::{Content, Shared, is_linked};
 use crate::backend::Open;
 use crate::layout::{self, Kind};
 
@@ -138,7 +138,7 @@ impl Shared {
         if !self.state().data_made {
             self.make_data()?;
         }
-        self.data()?.write_all_at(bytes, offset)
+        self.data_to_write()?.write_all_at(bytes, offset)
     }
 
     /// Makes the data file of a content of several chunks, with its length and nothing in it.
@@ -163,7 +163,12 @@ impl Shared {
         let path = layout::file(self.id(), Kind::Data);
         let file = match self.store.backend.open(&path, Open::CreateNew) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let file = self.store.backend.open(&path, Open::Write)?;
+                let mut file = self.store.backend.open(&path, Open::Write)?;
+                if is_linked(&*file) {
+                    // Somebody else's too: leave it to them.
+                    self.store.backend.remove(&path)?;
+                    file = self.store.backend.open(&path, Open::CreateNew)?;
+                }
                 file.set_len(bytes.len() as u64)?;
                 file
             }

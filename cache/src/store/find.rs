@@ -9,7 +9,7 @@ use sutler_protocol::{ChunkRanges, ContentId, Geometry, HashList};
 use super::open::replace;
 use super::{Inner, today};
 use crate::backend::{Open, StoreFile, read_file};
-use crate::content::{Content, ReadError, Shared, State};
+use crate::content::{Content, ReadError, Shared, State, is_linked};
 use crate::layout::{self, Kind};
 use crate::record::{Record, RecordError, Slots};
 
@@ -142,7 +142,8 @@ impl Inner {
 /// Cuts what lies in a data file beyond its content, and returns its length.
 fn cut(file: &dyn StoreFile, len_max: u64) -> io::Result<u64> {
     let len = file.len()?;
-    if len > len_max {
+    // Whoever shares the file may have lengthened it, and wants it so.
+    if len > len_max && !is_linked(file) {
         file.set_len(len_max)?;
     }
     Ok(len.min(len_max))

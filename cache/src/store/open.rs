@@ -9,7 +9,7 @@ use super::Inner;
 use super::scan::{self, Leftovers};
 use crate::backend::{Backend, Lock, Open, read_file};
 use crate::index::Index;
-use crate::layout::{CONTENTS, DAMAGED, FORMAT, INDEX, LOCK, QUARANTINE};
+use crate::layout::{self, CONTENTS, DAMAGED, FORMAT, INDEX, LOCK, QUARANTINE};
 use crate::quota::{Limits, Quota};
 
 /// The layout of a store that this program makes and reads.
@@ -83,6 +83,7 @@ impl Inner {
             barrier: Mutex::default(),
             _lock: lock,
         };
+        inner.sweep();
         let had = inner.index.summaries().into_iter().map(|(_, summary)| summary.had_bytes);
         inner.quota.found(had.sum());
         // Only now: while contents are in use, a file without a record may be somebody's work.
@@ -90,6 +91,17 @@ impl Inner {
             inner.recover(id);
         }
         Ok(inner)
+    }
+
+    /// Removes what a process left that died in the middle of an import.
+    fn sweep(&self) {
+        let quarantine = Path::new(QUARANTINE);
+        let names = self.backend.read_dir(quarantine).unwrap_or_default();
+        for name in names.iter().filter(|name| layout::is_passing(name)) {
+            if let Err(error) = self.backend.remove(&quarantine.join(name)) {
+                tracing::warn!(file = name, %error, "left over and not removed");
+            }
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | What does each command run? | [`steps`] |
 //! | Which Debian packages do the tests need? | [`debian`] |
+//! | How are the fuzz targets run? | [`fuzz`] |
 //! | Is the house in order? | [`tidy`] |
 
 mod debian;
+mod fuzz;
 mod steps;
 mod tidy;
 
@@ -35,6 +37,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// The fuzz targets of tests/fuzz, as many at a time as there are cores.
+    Fuzz {
+        /// How long each of them runs; 0 replays the seeds and what was found before.
+        #[arg(long, default_value_t = 10)]
+        minutes: u32,
+        /// Those to run; all where none is named.
+        targets: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -57,5 +67,6 @@ fn run(task: &Task) -> anyhow::Result<()> {
         Task::Check => steps::check(root),
         Task::Tidy => steps::tidy(root),
         Task::Test { arguments } => steps::test(arguments),
+        Task::Fuzz { minutes, targets } => fuzz::fuzz(*minutes, targets),
     }
 }

@@ -5,13 +5,16 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-use crate::{debian, tidy};
+use crate::{debian, fuzz, tidy};
 
 /// Runs every check; warnings are errors.
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
+    let fuzz = format!("{}/Cargo.toml", fuzz::FOLDER);
     run(cargo(["fmt", "--all", "--check"]))?;
+    run(cargo(["fmt", "--manifest-path", &fuzz, "--check"]))?;
     tidy(root)?;
     run(cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    run(cargo(["clippy", "--manifest-path", &fuzz, "--", "--deny", "warnings"]))?;
     let mut docs = cargo(["doc", "--workspace", "--no-deps"]);
     docs.env("RUSTDOCFLAGS", "--deny warnings");
     run(docs)?;
