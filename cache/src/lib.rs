@@ -11,6 +11,7 @@
 //! | What is known of one beside its bytes? | [`about`] |
 //! | How is that written down? | [`record`] |
 //! | How does a whole one come in? | [`import`] |
+//! | How does one go out? | [`export`] |
 //! | What may be asked of a disk? | [`backend`] |
 //! | Which content is meant? | [`index`] |
 //! | What goes when room is needed? | [`eviction`] |
@@ -20,6 +21,7 @@ pub mod about;
 pub mod backend;
 pub mod content;
 pub mod eviction;
+pub mod export;
 mod hashing;
 pub mod import;
 pub mod index;
@@ -30,5 +32,6 @@ pub mod store;
 
 pub use about::{About, Entry, Origin};
 pub use content::{CheckpointError, CommitError, Content, ReadError};
+pub use export::{ExportError, ExportHow};
 pub use import::{ImportError, ImportFrom, ImportHow, Imported, Novelty};
 pub use store::{CompleteError, CreateError, OpenError, Store, StoreOptions};

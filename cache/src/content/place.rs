@@ -52,6 +52,11 @@ impl Shared {
         }
     }
 
+    /// Returns the chunks that are not trusted: those that were not hashed since the start.
+    pub(crate) fn doubtful(&self) -> ChunkRanges {
+        self.state().trusted.complement()
+    }
+
     /// Returns the data file of a content of several chunks, which exists and is nobody else's:
     /// what is a hard link to a user's file is copied before it is written to.
     pub(super) fn data_to_write(&self) -> io::Result<Arc<dyn StoreFile>> {
