@@ -8,6 +8,7 @@
 //! - [`Identity`]: a member's certificate and key, loaded from a folder
 //! - [`PeerVerifier`]: what a certificate must be for its holder to be let in
 //! - [`client_config`], [`server_config`]: TLS 1.3 with all of it, for QUIC
+//! - [`handshake_refusal`]: why a handshake failed, in words that a user can act on
 //!
 //! A member's identity folder (`DATA/identity`) holds three PEM files:
 //!
@@ -24,6 +25,7 @@ mod authority;
 mod files;
 mod load;
 mod name;
+mod refusal;
 mod tls;
 mod verifier;
 
@@ -32,6 +34,7 @@ pub use authority::{
 };
 pub use load::{Identity, LoadError};
 pub use name::{LABEL_BYTES_MAX, Label, Member, NameError, Organisation, PeerName, Role};
+pub use refusal::{HandshakeRefusal, RefusalCause, handshake_refusal};
 pub use tls::{
     ALPN, SERVER_NAME, TlsError, client_config, client_config_with_clock, server_config,
     server_config_with_clock,

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, ServerConfig, TransportErrorCode,
-};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, ServerConfig};
 use rcgen::{KeyPair, PKCS_ED25519};
 use rustls::NamedGroup;
 use rustls::SignatureScheme;
@@ -22,21 +20,12 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use sutler_swarm::identity::{
-    ALPN, Expect, Identity, Role, SERVER_NAME, client_config, client_config_with_clock, peer_name,
-    server_config, server_config_with_clock,
+    ALPN, Expect, HandshakeRefusal, Identity, RefusalCause, Role, SERVER_NAME, client_config,
+    client_config_with_clock, handshake_refusal, peer_name, server_config,
+    server_config_with_clock,
 };
 
 use super::forge::{Ca, Clock, Leaf, Organisation, uri};
-
-/// The alerts of RFC 8446, section 6, that a refusal closes with.
-mod alert {
-    pub(super) const DECRYPT_ERROR: u8 = 51;
-    pub(super) const CERTIFICATE_EXPIRED: u8 = 45;
-    pub(super) const CERTIFICATE_UNKNOWN: u8 = 46;
-    pub(super) const UNKNOWN_CA: u8 = 48;
-    pub(super) const CERTIFICATE_REQUIRED: u8 = 116;
-    pub(super) const NO_APPLICATION_PROTOCOL: u8 = 120;
-}
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -93,29 +82,32 @@ async fn meet(server: &Endpoint, client: &Endpoint, config: ClientConfig) -> Mee
     Meeting { server, client }
 }
 
-/// The TLS alert that a connection was closed with, by either side.
-fn alert_in(error: &ConnectionError) -> Option<u8> {
-    let code = match error {
-        ConnectionError::TransportError(error) => error.code,
-        ConnectionError::ConnectionClosed(close) => close.error_code,
-        _ => return None,
-    };
-    (0..=u8::MAX).find(|alert| code == TransportErrorCode::crypto(*alert))
-}
-
 impl Meeting {
     fn established(self) -> (Connection, Connection) {
         (self.server.expect("the server accepts"), self.client.expect("the client accepts"))
     }
 
-    /// Checks that both sides saw `alert`, and returns the words of whichever said it.
-    fn refused_with(self, alert: u8) -> String {
+    /// Checks that one side turned the other down because of `cause` and that both know it, and
+    /// returns the words of the one that did.
+    fn refused_for(self, cause: RefusalCause) -> String {
         let (server, client) = (
             self.server.expect_err("the server has no connection"),
             self.client.expect_err("the client has no connection"),
         );
-        assert_eq!((alert_in(&server), alert_in(&client)), (Some(alert), Some(alert)), "{server}");
-        format!("{server} / {client}")
+        match (handshake_refusal(&server), handshake_refusal(&client)) {
+            (
+                Some(HandshakeRefusal::ByUs { cause: said, words }),
+                Some(HandshakeRefusal::ByPeer(heard)),
+            )
+            | (
+                Some(HandshakeRefusal::ByPeer(heard)),
+                Some(HandshakeRefusal::ByUs { cause: said, words }),
+            ) => {
+                assert_eq!((said, heard), (cause, cause), "{words}");
+                words
+            }
+            other => panic!("{other:?}: {server} / {client}"),
+        }
     }
 }
 
@@ -167,8 +159,8 @@ async fn members_meet_over_both_families_and_learn_each_others_names() {
     }
 }
 
-/// Certificates that must open no door, each with the alert that its holder is shown.
-fn forgeries(acme: &Organisation) -> Vec<(&'static str, Leaf, u8)> {
+/// Certificates that must open no door, each with what its holder is told.
+fn forgeries(acme: &Organisation) -> Vec<(&'static str, Leaf, RefusalCause)> {
     let ca = acme.stolen();
     let foreign = Ca::posing_as("other", &PKCS_ED25519);
     let namesake = Ca::posing_as("acme", &PKCS_ED25519);
@@ -181,23 +173,23 @@ fn forgeries(acme: &Organisation) -> Vec<(&'static str, Leaf, u8)> {
         params.not_after = params.not_before + HOUR;
     };
     vec![
-        ("foreign authority", foreign.leaf(|_| {}), alert::UNKNOWN_CA),
-        ("namesake authority", namesake.leaf(|_| {}), alert::DECRYPT_ERROR),
-        ("self-signed", Leaf::self_signed(|_| {}), alert::UNKNOWN_CA),
-        ("no URI", named(&[]), alert::CERTIFICATE_UNKNOWN),
-        ("two URIs", named(&[node, node]), alert::CERTIFICATE_UNKNOWN),
-        ("no peer's URI", named(&["spiffe://acme/x"]), alert::CERTIFICATE_UNKNOWN),
-        ("wrong role", named(&["spiffe://acme/control/c1"]), alert::CERTIFICATE_UNKNOWN),
+        ("foreign authority", foreign.leaf(|_| {}), RefusalCause::ForeignAuthority),
+        ("namesake authority", namesake.leaf(|_| {}), RefusalCause::BadSignature),
+        ("self-signed", Leaf::self_signed(|_| {}), RefusalCause::ForeignAuthority),
+        ("no URI", named(&[]), RefusalCause::NotLetIn),
+        ("two URIs", named(&[node, node]), RefusalCause::NotLetIn),
+        ("no peer's URI", named(&["spiffe://acme/x"]), RefusalCause::NotLetIn),
+        ("wrong role", named(&["spiffe://acme/control/c1"]), RefusalCause::NotLetIn),
         (
             "wrong organisation",
             named(&["spiffe://other/site/leeds/node/n1"]),
-            alert::CERTIFICATE_UNKNOWN,
+            RefusalCause::NotLetIn,
         ),
-        ("expired", ca.leaf(expired), alert::CERTIFICATE_EXPIRED),
+        ("expired", ca.leaf(expired), RefusalCause::Expired),
         (
             "no key usage",
             ca.leaf(|params| params.extended_key_usages.clear()),
-            alert::CERTIFICATE_UNKNOWN,
+            RefusalCause::NotLetIn,
         ),
     ]
 }
@@ -207,10 +199,10 @@ async fn a_server_refuses_every_forged_client() {
     let acme = Organisation::new("acme");
     let server = server_at(V4, honest_server(&acme.member(Role::Node, "n1")));
     let client = client_at(V4);
-    for (forgery, leaf, alert) in forgeries(&acme) {
+    for (forgery, leaf, cause) in forgeries(&acme) {
         println!("{forgery}");
         let config = attack_as_client(hostile_client(Some(leaf.shown())));
-        meet(&server, &client, config).await.refused_with(alert);
+        meet(&server, &client, config).await.refused_for(cause);
     }
 }
 
@@ -219,10 +211,10 @@ async fn a_client_refuses_every_forged_server() {
     let acme = Organisation::new("acme");
     let agent = acme.member(Role::Agent, "a1");
     let client = client_at(V4);
-    for (forgery, leaf, alert) in forgeries(&acme) {
+    for (forgery, leaf, cause) in forgeries(&acme) {
         println!("{forgery}");
         let server = server_at(V4, attack_as_server(hostile_server(leaf.shown())));
-        meet(&server, &client, honest_client(&agent)).await.refused_with(alert);
+        meet(&server, &client, honest_client(&agent)).await.refused_for(cause);
     }
 }
 
@@ -232,7 +224,7 @@ async fn a_client_without_a_certificate_is_refused() {
     let acme = Organisation::new("acme");
     let server = server_at(V4, honest_server(&acme.member(Role::Node, "n1")));
     let config = attack_as_client(hostile_client(None));
-    meet(&server, &client_at(V4), config).await.refused_with(alert::CERTIFICATE_REQUIRED);
+    meet(&server, &client_at(V4), config).await.refused_for(RefusalCause::NoCertificate);
 }
 
 #[tokio::test]
@@ -245,11 +237,11 @@ async fn a_certificate_without_its_key_opens_no_door_in_either_direction() {
 
     let server = server_at(V4, honest_server(&node));
     let config = attack_as_client(hostile_client(Some(Arc::clone(&shown))));
-    meet(&server, &client_at(V4), config).await.refused_with(alert::DECRYPT_ERROR);
+    meet(&server, &client_at(V4), config).await.refused_for(RefusalCause::BadSignature);
 
     let server = server_at(V4, attack_as_server(hostile_server(shown)));
     let meeting = meet(&server, &client_at(V4), honest_client(&agent)).await;
-    meeting.refused_with(alert::DECRYPT_ERROR);
+    meeting.refused_for(RefusalCause::BadSignature);
 }
 
 #[tokio::test]
@@ -261,7 +253,7 @@ async fn a_peer_of_another_protocol_is_refused() {
         let mut config = hostile_client(Some(leaf.shown()));
         config.alpn_protocols = protocols;
         let meeting = meet(&server, &client_at(V4), attack_as_client(config)).await;
-        meeting.refused_with(alert::NO_APPLICATION_PROTOCOL);
+        meeting.refused_for(RefusalCause::Protocol);
     }
 }
 
@@ -271,7 +263,7 @@ async fn a_refusal_says_why_in_words() {
     let server = server_at(V4, honest_server(&acme.member(Role::Node, "n1")));
     let control = acme.member(Role::Control, "c1");
     let meeting = meet(&server, &client_at(V4), honest_client(&control)).await;
-    let words = meeting.refused_with(alert::CERTIFICATE_UNKNOWN);
+    let words = meeting.refused_for(RefusalCause::NotLetIn);
     assert!(words.contains("role control"), "{words}");
 }
 
@@ -312,7 +304,7 @@ async fn a_peer_that_is_no_longer_trusted_is_refused_when_it_connects_again() {
         .expect("a connection begins");
     assert!(connecting.into_0rtt().is_err(), "nothing to send before the handshake with");
     server.accept().await.expect("open").refuse();
-    meet(&server, &client, config).await.refused_with(alert::CERTIFICATE_EXPIRED);
+    meet(&server, &client, config).await.refused_for(RefusalCause::Expired);
 }
 
 // T19, the other way: a server that hands out tickets cannot make our client skip its verifier.
@@ -336,7 +328,7 @@ async fn a_server_that_is_no_longer_trusted_is_refused_though_it_gave_tickets() 
     stream.read_exact(&mut [0]).await.expect("received");
 
     clock.forward(HOUR * 2);
-    meet(&server, &client, config).await.refused_with(alert::CERTIFICATE_EXPIRED);
+    meet(&server, &client, config).await.refused_for(RefusalCause::Expired);
 }
 
 /// A client's memory that counts the tickets it was given.
