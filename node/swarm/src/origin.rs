@@ -6,8 +6,8 @@
 //! (`body`), neither too slowly nor for ever (`pace`). What those bytes are worth it does not know:
 //! the caller checks them against hash list or digest, and until then they are an origin's claim.
 //!
-//! Absent: retries, pauses and the choice between origins are the caller's; see
-//! [`OriginError::is_final`] and [`OriginError::retry_after`].
+//! An origin that asks for a pause gets it from all of us (`pause`). Absent: retries and the choice
+//! between origins are the caller's; see [`OriginError::is_final`] and [`OriginError::retry_after`].
 
 use url::Url;
 
@@ -19,6 +19,7 @@ pub mod config;
 mod dial;
 pub mod error;
 mod pace;
+mod pause;
 mod proxy;
 pub mod reply;
 mod validators;

@@ -9,7 +9,6 @@
 //! - nothing is sent to a URL without a [`Permitted`], and only [`AllowList::check`] makes one;
 //! - a URL with credentials, an encoded separator or an encoded dot segment is never permitted.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -230,18 +229,23 @@ fn take_apart(url: &Url) -> Result<(Place, Vec<Vec<u8>>), Refused> {
 
 /// Decodes one segment, or refuses it where decoding changes what the path means.
 fn segment(encoded: &str) -> Result<Vec<u8>, Refused> {
-    let decoded: Cow<'_, [u8]> = percent_encoding::percent_decode_str(encoded).into();
-    // A server behind a proxy may decode twice, so the second reading must be harmless too.
-    let twice: Cow<'_, [u8]> = percent_encoding::percent_decode(&decoded).into();
-    for reading in [&decoded, &twice] {
-        let separator = |byte: &u8| matches!(byte, b'/' | b'\\' | 0..=0x1f | 0x7f);
+    let decoded: Vec<u8> = percent_encoding::percent_decode_str(encoded).collect();
+    // Servers behind servers decode again, so every further reading must be harmless too. Each is
+    // shorter than the one before.
+    let mut reading = decoded.clone();
+    loop {
+        let unsafe_byte = |byte: &u8| matches!(byte, b'/' | b'\\' | 0..=0x1f | 0x7f);
         // Some servers cut `;parameters` off before they look for dots.
         let name = reading.split(|byte| *byte == b';').next().unwrap_or_default();
-        if reading.iter().any(separator) || name == b"." || name == b".." {
+        if reading.iter().any(unsafe_byte) || name == b"." || name == b".." {
             return Err(Refused::Ambiguous);
         }
+        let next: Vec<u8> = percent_encoding::percent_decode(&reading).collect();
+        if next.len() == reading.len() {
+            return Ok(decoded);
+        }
+        reading = next;
     }
-    Ok(decoded.into_owned())
 }
 
 /// A URL as errors and logs show it: without its query, which may hold a signature (T28).
@@ -354,6 +358,7 @@ mod tests {
             "http://mirror.example:8080/debian/..%5c..%5cetc",
             "http://mirror.example:8080/debian/%252e%252e/etc",
             "http://mirror.example:8080/debian/..%252fetc",
+            "http://mirror.example:8080/debian/%25252525252e./etc",
             "http://mirror.example:8080/debian/..;/etc",
             "http://mirror.example:8080/debian/.%2e;x=y/etc",
             "http://mirror.example:8080/debian/a%00b",
@@ -414,6 +419,58 @@ mod tests {
         .expect_err("five are wrong");
         let positions: Vec<usize> = problems.iter().map(|(position, _)| *position).collect();
         assert_eq!(positions, [0, 2, 3, 4, 5]);
+    }
+
+    proptest::proptest! {
+        // T16
+        #[test]
+        fn no_reading_of_a_permitted_path_leaves_its_prefix(
+            parts in proptest::collection::vec(
+                proptest::sample::select(&[
+                    "debian", "etc", "a", ".", "..", "/", "\\", ";", "%2e", "%2E", "%2f", "%5c",
+                    "%25", "%252e", "%252f", "//", "%00", "?", "#", "@", ":", "\t", "\u{ff0e}",
+                ][..]),
+                0..12,
+            ),
+            inside: bool,
+        ) {
+            let prefix = if inside { "debian/" } else { "" };
+            let text = format!("http://mirror.example:8080/{prefix}{}", parts.concat());
+            let Ok(url) = Url::parse(&text) else { return Ok(()) };
+            if mirrors().check(&url).is_ok() {
+                for reading in readings(url.path()) {
+                    proptest::prop_assert_eq!(reading.first().map(Vec::as_slice), Some(&b"debian"[..]));
+                }
+            }
+        }
+    }
+
+    /// What servers make of a path that decode up to four times, at once or segment by segment, take
+    /// backslashes for slashes, cut parameters off, and merge empty segments or not.
+    fn readings(path: &str) -> Vec<Vec<Vec<u8>>> {
+        let mut readings = Vec::new();
+        let mut decoded = path.as_bytes().to_vec();
+        for _ in 0..5 {
+            for merge in [false, true] {
+                let mut kept: Vec<Vec<u8>> = Vec::new();
+                for segment in decoded[1..].split(|byte| matches!(byte, b'/' | b'\\')) {
+                    match segment.split(|byte| *byte == b';').next().unwrap_or_default() {
+                        b"" if merge => {}
+                        b"." => {}
+                        b".." => drop(kept.pop()),
+                        name => kept.push(name.to_vec()),
+                    }
+                }
+                // Encoded names are compared decoded.
+                readings.push(
+                    kept.iter()
+                        .map(|name| percent_encoding::percent_decode(name).collect())
+                        .collect(),
+                );
+            }
+            decoded = percent_encoding::percent_decode(&decoded).collect();
+        }
+        readings
     }
 
     // T28

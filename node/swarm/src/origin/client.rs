@@ -5,13 +5,13 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::Response;
 use reqwest::dns::Resolve;
 use reqwest::header::{self, HeaderValue};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 use url::Url;
 
@@ -22,12 +22,16 @@ use crate::origin::config::OriginConfig;
 use crate::origin::dial::{Dial, SystemResolver, tls};
 use crate::origin::error::{OriginConfigError, OriginError, OriginProblem};
 use crate::origin::pace::Patience;
+use crate::origin::pause::Pauses;
 use crate::origin::proxy::{Proxies, ProxyEnvironment};
 use crate::origin::reply::{RangeRequest, Reading, ReplyFault, Rest, Verdict, judge};
 use crate::origin::validators::Validators;
 
 /// Redirects followed for one question. Mirrors need one or two: to a country's mirror, to HTTPS.
 pub const REDIRECTS_MAX: u32 = 5;
+
+/// The status that is about us, not about the file.
+const TOO_MANY_REQUESTS: u16 = 429;
 
 /// The origins that may be asked, and the connections to them. Cheap to clone.
 #[derive(Clone)]
@@ -40,6 +44,8 @@ struct Shared {
     dial: Dial,
     patience: Patience,
     head_timeout: Duration,
+    /// Never held across an `.await`.
+    pauses: Mutex<Pauses>,
 }
 
 impl Origins {
@@ -85,7 +91,10 @@ impl Origins {
                 let patience = Patience::new(config);
                 let connect = Duration::from_millis(config.connect_timeout_ms.get());
                 let head_timeout = head_timeout(connect, patience);
-                Ok(Self { shared: Arc::new(Shared { allow, dial, patience, head_timeout }) })
+                let pauses = Mutex::default();
+                Ok(Self {
+                    shared: Arc::new(Shared { allow, dial, patience, head_timeout, pauses }),
+                })
             }
             Some(Err(problem)) => {
                 problems.push(problem);
@@ -182,6 +191,7 @@ impl Origins {
     async fn ask(&self, url: &Url, request: &RangeRequest) -> Result<OriginBody, OriginError> {
         let mut here = self.shared.allow.check(url).map_err(|source| refused(url, source))?;
         for _ in 0..=REDIRECTS_MAX {
+            self.respect_pause(here.url())?;
             let response = self.send(&here, request).await?;
             let (status, headers) = (response.status(), response.headers());
             let path = here.url().path();
@@ -198,6 +208,7 @@ impl Origins {
                 }
                 Verdict::Redirect(target) => here = self.follow(&here, &target)?,
                 Verdict::Refuse(source) => {
+                    self.note_pause(here.url(), &source);
                     return Err(OriginError::Fault { url: Shown::from(here.url()), source });
                 }
             }
@@ -234,6 +245,27 @@ impl Origins {
             Err(_) => {
                 Err(OriginError::Silent { url: Shown::from(url), after: self.shared.head_timeout })
             }
+        }
+    }
+
+    /// Refuses to ask an origin that asked to be left alone.
+    fn respect_pause(&self, url: &Url) -> Result<(), OriginError> {
+        let origin = url.origin().ascii_serialization();
+        let mut pauses = self.shared.pauses.lock().unwrap_or_else(PoisonError::into_inner);
+        match pauses.left(&origin, Instant::now().into_std()) {
+            None => Ok(()),
+            left => {
+                let source = ReplyFault::Busy { status: TOO_MANY_REQUESTS, retry_after: left };
+                Err(OriginError::Fault { url: Shown::from(url), source })
+            }
+        }
+    }
+
+    fn note_pause(&self, url: &Url, fault: &ReplyFault) {
+        if let ReplyFault::Busy { status: TOO_MANY_REQUESTS, retry_after: Some(pause) } = fault {
+            let origin = url.origin().ascii_serialization();
+            let mut pauses = self.shared.pauses.lock().unwrap_or_else(PoisonError::into_inner);
+            pauses.pause(origin, *pause, Instant::now().into_std());
         }
     }
 

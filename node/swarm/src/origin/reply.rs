@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::header::{self, HeaderMap, HeaderName};
+use sutler_protocol::geometry::CONTENT_BYTES_MAX;
 
 use crate::origin::allow::URL_BYTES_MAX;
 use crate::origin::validators::Validators;
@@ -81,6 +82,12 @@ pub enum ReplyFault {
         /// Bytes that the reply announces.
         got: u64,
     },
+    /// The file is larger than a content may be (T5).
+    #[error("a file of {len} bytes is more than a content may have")]
+    TooLarge {
+        /// Bytes that the file is said to have.
+        len: u64,
+    },
     /// The origin does not do ranges, and this one is too far from the start to skip to it.
     #[error("the origin sends only the whole file")]
     WholeOnly {
@@ -124,7 +131,11 @@ pub enum ReplyFault {
 impl RangeRequest {
     /// Asks for some bytes of a file. `bytes` must not be empty.
     pub fn bytes(bytes: Range<u64>, validators: Validators) -> Self {
-        Self { first: bytes.start, end: Some(bytes.end.max(bytes.start + 1)), validators }
+        Self {
+            first: bytes.start,
+            end: Some(bytes.end.max(bytes.start.saturating_add(1))),
+            validators,
+        }
     }
 
     /// Asks for all bytes of a file from `first` on.
@@ -160,6 +171,9 @@ impl RangeRequest {
     fn check_file(&self, file: &Validators) -> Result<(), ReplyFault> {
         if self.validators.contradict(file) {
             return Err(ReplyFault::Changed);
+        }
+        if let Some(len) = file.len.filter(|len| *len > CONTENT_BYTES_MAX) {
+            return Err(ReplyFault::TooLarge { len });
         }
         match (self.validators.len, file.len) {
             (Some(expected), Some(got)) if expected != got => {

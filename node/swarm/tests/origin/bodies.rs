@@ -183,6 +183,21 @@ async fn a_busy_origin_says_when_to_come_back() {
     assert!(error.is_final());
 }
 
+#[tokio::test]
+async fn an_origin_that_had_enough_of_us_is_left_alone_by_all() {
+    let text = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n";
+    let server = Server::start(Answer::text(text)).await;
+    let origins = of(&server);
+    read(&origins, &server.url("/a"), 0..1).await.expect_err("busy");
+    let error = origins.clone().probe(&server.url("/b")).await.expect_err("left alone");
+    let left = error.retry_after().expect("how long");
+    assert!(left <= Duration::from_secs(7), "{left:?}");
+    assert_eq!(server.requests().len(), 1);
+    // Other origins are not meant.
+    let other = Server::start(Answer::file(&file())).await;
+    read(&of(&other), &other.url("/a"), 0..1).await.expect("bytes");
+}
+
 // T15
 #[tokio::test]
 async fn an_encoded_body_is_not_decoded_but_refused() {

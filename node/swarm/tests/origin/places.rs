@@ -129,6 +129,30 @@ async fn a_proxy_gets_the_whole_url_and_no_private_address() {
     assert_eq!(proxy.requests().len(), 2);
 }
 
+// T16
+#[tokio::test]
+async fn what_bypasses_the_proxy_is_guarded_as_ever() {
+    let (proxy, inside) =
+        (Server::start(Answer::file(&file())).await, Server::start(Answer::file(&file())).await);
+    let url: Url = format!("http://near.example:{}/a", inside.port()).parse().expect("a URL");
+    let environment = ProxyEnvironment {
+        http: Some(format!("http://proxy.lan:{}", proxy.port())),
+        no: Some("near.example".to_owned()),
+        ..ProxyEnvironment::default()
+    };
+    let allow = vec![
+        AllowEntry::public(url.join("/").expect("a URL")),
+        AllowEntry::public("http://far.example"),
+    ];
+    let resolver: Arc<dyn Resolve> = Arc::new(Loopback);
+    let origins = Origins::with(&config(allow), &environment, &resolver).expect("a config");
+    let error = read(&origins, &url, 0..1).await.expect_err("loopback, and no proxy");
+    assert!(matches!(error, OriginError::Address { .. }), "{error:?}");
+    assert_eq!((proxy.connections(), inside.connections()), (0, 0));
+    let far = "http://far.example/a".parse().expect("a URL");
+    read(&origins, &far, 0..1).await.expect("through the proxy");
+}
+
 #[tokio::test]
 async fn an_unreachable_origin_is_the_path_s_fault() {
     let server = Server::start(Answer::text("")).await;

@@ -270,3 +270,54 @@ fn an_encoded_body_is_refused_unless_the_file_itself_is_compressed() {
     let twice = [(header::CONTENT_ENCODING, "identity"), (header::CONTENT_ENCODING, "br")];
     assert_eq!(refused(&from(0), 200, &twice), ReplyFault::Encoded);
 }
+
+// T5
+#[test]
+fn a_file_larger_than_a_content_may_be_is_refused_by_its_head() {
+    let len = 257 << 30;
+    let whole = [(header::CONTENT_LENGTH, "275951648768")];
+    assert_eq!(refused(&from(0), 200, &whole), ReplyFault::TooLarge { len });
+    let part = [(header::CONTENT_RANGE, "bytes 0-0/275951648768")];
+    assert_eq!(refused(&bytes(0..1), 206, &part), ReplyFault::TooLarge { len });
+}
+
+proptest::proptest! {
+    // T5
+    #[test]
+    fn no_reply_makes_more_than_was_asked_for_nor_panics(
+        status in proptest::sample::select(&[200_u16, 206, 301, 416, 429, 503][..]),
+        first in 0_u64..40,
+        asked in proptest::option::of(1_u64..40),
+        len in proptest::option::of(0_u64..80),
+        numbers in proptest::array::uniform4(proptest::option::of(0_u64..80)),
+        text in "[ -~]{0,20}",
+    ) {
+        let validators = Validators { len, ..Validators::default() };
+        let request = match asked {
+            Some(asked) => RangeRequest::bytes(first..first + asked, validators),
+            None => RangeRequest::from(first, validators),
+        };
+        let mut headers = HeaderMap::new();
+        let number = |number: Option<u64>| number.map_or_else(|| text.clone(), |n| n.to_string());
+        let [a, b, total, announced] = numbers.map(number);
+        for (name, value) in [
+            (header::CONTENT_RANGE, format!("bytes {a}-{b}/{total}")),
+            (header::CONTENT_LENGTH, announced),
+            (header::RETRY_AFTER, text.clone()),
+            (header::ETAG, text.clone()),
+            (header::LOCATION, text),
+        ] {
+            headers.insert(name, value.parse().expect("visible ASCII"));
+        }
+        let status = StatusCode::from_u16(status).expect("a status");
+        if let Verdict::Read(reading) = judge(&request, PATH, status, &headers) {
+            if let Some(asked) = asked {
+                proptest::prop_assert_eq!(reading.take, Some(asked));
+            }
+            proptest::prop_assert!(reading.skip == 0 || reading.skip == first);
+            if let (Some(len), Some(take)) = (len, reading.take) {
+                proptest::prop_assert!(first + take <= len);
+            }
+        }
+    }
+}
