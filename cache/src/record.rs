@@ -39,22 +39,30 @@ const FLAGS: u16 = (1 << 5) - 1;
 
 /// Whether a content's bytes were compared with its vendor's digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DigestCheck {
+pub enum DigestCheck {
+    /// Not yet, or there is no digest.
     Pending,
+    /// They were, and agree.
     Agrees,
 }
 
 /// What a slot says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) id: ContentId,
-    pub(crate) len: u64,
-    pub(crate) complete: bool,
-    pub(crate) about: About,
-    /// Means nothing while there is no digest.
-    pub(crate) sha256: DigestCheck,
-    pub(crate) last_access: Day,
-    pub(crate) had: ChunkRanges,
+pub struct Record {
+    /// Which content it is about.
+    pub id: ContentId,
+    /// The content's length in bytes: a claim until the last chunk is had.
+    pub len: u64,
+    /// Whether all of it is had, durable, and agrees with its vendor's digest.
+    pub complete: bool,
+    /// What is known of it beside its bytes.
+    pub about: About,
+    /// Whether the digest in `about` was checked.
+    pub sha256: DigestCheck,
+    /// The day on which it was last opened.
+    pub last_access: Day,
+    /// The chunks that are had.
+    pub had: ChunkRanges,
 }
 
 /// Why a slot or a record file is not believed.
@@ -98,19 +106,7 @@ impl Slots {
                 Err(error) => return Err(RecordError::Read(error)),
             }
         }
-        let mut newest: Option<(u64, Record)> = None;
-        for slot in bytes[..filled].chunks(SLOT_BYTES) {
-            match Record::decode(slot) {
-                Ok((generation, record)) if record.id == id => {
-                    if newest.as_ref().is_none_or(|(newest, _)| *newest < generation) {
-                        newest = Some((generation, record));
-                    }
-                }
-                Err(newer @ RecordError::Newer { .. }) => return Err(newer),
-                Ok(_) | Err(_) => {}
-            }
-        }
-        let (generation, record) = newest.ok_or(RecordError::Damaged)?;
+        let (generation, record) = Record::newest(&bytes[..filled], Some(id))?;
         Ok((Self { generation }, record))
     }
 
@@ -140,6 +136,33 @@ impl Slots {
 }
 
 impl Record {
+    /// Reads the bytes of a whole record file, and returns the newest slot with its generation.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Newer`] if either slot is of a later format, [`RecordError::Damaged`] if
+    /// neither can be believed.
+    pub fn read(bytes: &[u8]) -> Result<(u64, Self), RecordError> {
+        Self::newest(bytes, None)
+    }
+
+    /// As [`Record::read`], of the content `id` alone if one is given.
+    fn newest(bytes: &[u8], id: Option<ContentId>) -> Result<(u64, Self), RecordError> {
+        let mut newest: Option<(u64, Self)> = None;
+        for slot in bytes.chunks(SLOT_BYTES).take(2) {
+            match Self::decode(slot) {
+                Ok((generation, record)) if id.is_none_or(|id| id == record.id) => {
+                    if newest.as_ref().is_none_or(|(newest, _)| *newest < generation) {
+                        newest = Some((generation, record));
+                    }
+                }
+                Err(newer @ RecordError::Newer { .. }) => return Err(newer),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        newest.ok_or(RecordError::Damaged)
+    }
+
     /// Returns a slot's bytes, checksum included: at most [`SLOT_BYTES`].
     pub(crate) fn encode(&self, generation: u64) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512);
@@ -313,5 +336,149 @@ impl<'a> Cursor<'a> {
         }
         let text = std::str::from_utf8(self.take(len.into())?).ok()?;
         Some(Some(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sutler_protocol::ChunkIndex;
+
+    use super::*;
+
+    fn record(len: u64, had: &[u32]) -> Record {
+        let chunks = Geometry::of(len).expect("within the bound").chunks();
+        let mut set = ChunkRanges::empty(chunks);
+        for chunk in had {
+            set.insert(ChunkIndex(*chunk));
+        }
+        Record {
+            id: ContentId::of(b"x"),
+            len,
+            complete: set.is_full(),
+            about: About::default(),
+            sha256: DigestCheck::Pending,
+            last_access: Day(20_780),
+            had: set,
+        }
+    }
+
+    fn text(bytes_max: usize) -> impl Strategy<Value = String> {
+        proptest::collection::vec(any::<char>(), 0..bytes_max)
+            .prop_map(|chars| chars.into_iter().collect())
+    }
+
+    fn any_about() -> impl Strategy<Value = About> {
+        let validator = || proptest::option::of(text(80));
+        let origin = (text(400), validator(), validator())
+            .prop_map(|(url, etag, last_modified)| Origin { url, etag, last_modified });
+        let name = proptest::option::of(text(90));
+        let digest = proptest::option::of(any::<[u8; 32]>());
+        (name, proptest::collection::vec(origin, 0..12), digest).prop_map(
+            |(name, origins, digest)| {
+                About { name, origins, sha256: digest.map(Sha256Digest::from_bytes) }.bounded()
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whatever_is_bounded_fits_a_slot_and_comes_back(
+            about in any_about(),
+            len in 0u64..1 << 31,
+            had in proptest::collection::vec(0u32..16_384, 0..64),
+            generation: u64,
+        ) {
+            let written = Record { about, ..record(len, &had) };
+            let slot = written.encode(generation);
+            prop_assert!(slot.len() <= SLOT_BYTES);
+            let read = Record::decode(&slot).expect("just written");
+            prop_assert_eq!(read, (generation, written));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic_and_a_changed_slot_is_not_believed(
+            noise in proptest::collection::vec(any::<u8>(), 0..300),
+            position in any::<proptest::sample::Index>(),
+            bit in 0u8..8,
+        ) {
+            prop_assert!(Record::read(&noise).is_err());
+            let mut slot = record(1 << 20, &[3]).encode(1);
+            slot.extend(&noise);
+            prop_assert!(Record::decode(&slot).is_ok());
+            let slot_bytes = slot.len() - noise.len();
+            slot[position.index(slot_bytes)] ^= 1 << bit;
+            prop_assert!(Record::decode(&slot).is_err());
+        }
+    }
+
+    #[test]
+    fn the_largest_record_fits_its_slot() {
+        let origin = |number| Origin {
+            url: format!("{number}{}", "u".repeat(URL_BYTES_MAX - 1)),
+            etag: Some("e".repeat(VALIDATOR_BYTES_MAX)),
+            last_modified: Some("l".repeat(VALIDATOR_BYTES_MAX)),
+        };
+        let about = About {
+            name: Some("n".repeat(NAME_BYTES_MAX)),
+            origins: (0..ORIGINS_MAX).map(origin).collect(),
+            sha256: Some(Sha256Digest::from_bytes([1; 32])),
+        };
+        let largest = Record { about: about.bounded(), ..record(1 << 30, &[0]) };
+        assert!(largest.about.origins.len() > 2);
+        assert!(largest.encode(u64::MAX).len() <= SLOT_BYTES);
+    }
+
+    #[test]
+    fn the_newest_whole_slot_wins_and_a_torn_one_is_passed_over() {
+        let mut file = record(1 << 20, &[1]).encode(4);
+        file.resize(SLOT_BYTES, 0);
+        let newer = record(1 << 20, &[1, 2]);
+        file.extend(newer.encode(5));
+        let (generation, read) = Record::read(&file).expect("both are whole");
+        assert_eq!((generation, read), (5, newer));
+        for torn_at in SLOT_BYTES..file.len() {
+            let (generation, _) = Record::read(&file[..torn_at]).expect("one is whole");
+            assert_eq!(generation, 4);
+        }
+        file[0] ^= 1;
+        assert_eq!(Record::read(&file).expect("one is whole").0, 5);
+        file[SLOT_BYTES] ^= 1;
+        assert!(matches!(Record::read(&file), Err(RecordError::Damaged)));
+    }
+
+    #[test]
+    fn a_slot_of_a_later_format_is_told_from_rubbish() {
+        let mut slot = record(1 << 20, &[1]).encode(1);
+        slot[8] = 2;
+        let body = slot.len() - CHECKSUM_BYTES;
+        let checksum = *blake3::hash(&slot[..body]).as_bytes();
+        slot[body..].copy_from_slice(&checksum);
+        assert!(matches!(Record::decode(&slot), Err(RecordError::Newer { version: 2 })));
+    }
+
+    #[test]
+    fn the_bytes_of_a_record_are_those_of_the_format_page() {
+        let about = About {
+            name: Some("a".into()),
+            origins: vec![Origin::at("u")],
+            sha256: Some(Sha256Digest::from_bytes([0xee; 32])),
+        };
+        let written = Record { about, ..record(3 << 16, &[0, 2]) };
+        let mut expected = b"sutlrec\n".to_vec();
+        expected.extend([1, 0, 0b1_0010, 0]);
+        expected.extend([144, 0, 0, 0]);
+        expected.extend([7, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([0, 0, 3, 0, 0, 0, 0, 0]);
+        expected.extend(ContentId::of(b"x").as_bytes());
+        expected.extend(20_780u32.to_le_bytes());
+        expected.extend([0xee; 32]);
+        expected.extend([1, 0, b'a', 1, 1, 0, b'u', 0xff, 0xff, 0xff, 0xff]);
+        expected.push(0b101);
+        let checksum = *blake3::hash(&expected).as_bytes();
+        expected.extend(checksum);
+        assert_eq!(written.encode(7), expected);
     }
 }

@@ -3,8 +3,8 @@
 //! [`Store`] finds, makes and completes contents; what is done with one is in [`crate::content`].
 //!
 //! Lock order, where more than one is held: `opening`, then a content's slots, then its state; the
-//! maps of the store are locked last and briefly. Of these only `opening` and the slots are held
-//! while the disk works.
+//! maps of the store are locked last and briefly. Of these only `opening`, the slots and
+//! `folders` are held while the disk works.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -64,11 +64,19 @@ pub(crate) struct Inner {
     /// Held, by first byte of the id, while a content is opened, made or given up, so that each is
     /// opened once.
     opening: [Mutex<()>; OPENING_LOCKS],
-    /// The folders below `contents/` that exist, by first byte of the id.
-    folders: Mutex<BTreeSet<u8>>,
+    folders: Mutex<Folders>,
     /// Held through a barrier, so that one that fails is known to everybody whom it concerns.
     barrier: Mutex<()>,
     _lock: Box<dyn Lock>,
+}
+
+/// The folders below `contents/`.
+#[derive(Debug)]
+struct Folders {
+    /// Those that exist, by first byte of the id.
+    made: BTreeSet<u8>,
+    /// Whether a name may not be durable.
+    unsynced: bool,
 }
 
 /// Enough that opening contents seldom waits for another content's disk.
@@ -208,15 +216,26 @@ impl Inner {
         self.quota.reserve(bytes, free_bytes).map_err(|short| short.missing_bytes)
     }
 
-    /// Makes the folder that a content's files lie in, if it is not there.
+    /// Makes the folder that a content's files lie in, if it is not there. Its own name is durable
+    /// after [`Inner::sync_folders`] or a barrier.
     pub(crate) fn make_folder(&self, id: ContentId) -> io::Result<()> {
         let first = id.as_bytes()[0];
-        if lock(&self.folders).contains(&first) {
-            return Ok(());
+        let mut folders = lock(&self.folders);
+        if !folders.made.contains(&first) {
+            self.backend.create_dir(&layout::folder(id))?;
+            folders.made.insert(first);
+            folders.unsynced = true;
         }
-        self.backend.create_dir(&layout::folder(id))?;
-        self.backend.sync_dir(Path::new(layout::CONTENTS))?;
-        lock(&self.folders).insert(first);
+        Ok(())
+    }
+
+    /// Makes the names of the contents' folders durable.
+    pub(crate) fn sync_folders(&self) -> io::Result<()> {
+        let mut folders = lock(&self.folders);
+        if folders.unsynced {
+            self.backend.sync_dir(Path::new(layout::CONTENTS))?;
+            folders.unsynced = false;
+        }
         Ok(())
     }
 

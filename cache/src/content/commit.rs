@@ -29,7 +29,8 @@ pub enum CommitError {
         /// How many there were.
         bytes: usize,
     },
-    /// Everything that may be evicted has been. Retry once a lease is released.
+    /// Everything that may be evicted has been, or others have filled the disk. Retry once a lease
+    /// is released.
     #[error("make room for {needed_bytes} bytes")]
     Full {
         /// Bytes that are missing.
@@ -152,6 +153,7 @@ impl Shared {
         let file = self.store.backend.open(&path, Open::Create)?;
         file.set_len(self.geometry().len())?;
         file.sync_data()?;
+        self.store.sync_folders()?;
         self.store.backend.sync_dir(&layout::folder(self.id()))?;
         self.state().data_made = true;
         Ok(())

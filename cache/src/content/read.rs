@@ -87,11 +87,8 @@ impl Content {
             return Err(ReadError::Buffer { content, expected, found: into.len() });
         }
         let doubted = shared.doubted(run)?;
-        let data = shared.data().map_err(|source| ReadError::Read { content, source });
-        let Ok(data) = data else { return Err(shared.gone_bad(run)) };
-        if data.read_exact_at(into, bytes.start).is_err() {
-            return Err(shared.gone_bad(run));
-        }
+        let data = shared.data().map_err(|source| shared.gone_bad(run, source))?;
+        data.read_exact_at(into, bytes.start).map_err(|source| shared.gone_bad(run, source))?;
         shared.hash_doubted(&doubted, &*data, bytes.start, into)
     }
 
@@ -179,7 +176,8 @@ impl Shared {
     }
 
     /// Finds out which chunks of a run the disk no longer gives, and puts them down as lacking.
-    fn gone_bad(&self, run: ChunkRange) -> ReadError {
+    /// If there are none, the disk failed for once, with `source`.
+    fn gone_bad(&self, run: ChunkRange, source: io::Error) -> ReadError {
         let data = self.data().ok();
         let mut buffer = Vec::new();
         let bad: Vec<ChunkIndex> = run
@@ -192,9 +190,10 @@ impl Shared {
             })
             .collect();
         self.put_down(&bad);
-        // All of them good now: the disk failed once, and the caller may ask again.
-        let chunk = bad.first().copied().unwrap_or(run.start());
-        ReadError::Corrupt { content: self.id(), chunk }
+        match bad.first() {
+            Some(chunk) => ReadError::Corrupt { content: self.id(), chunk: *chunk },
+            None => ReadError::Read { content: self.id(), source },
+        }
     }
 
     fn trust(&self, chunk: ChunkIndex) {

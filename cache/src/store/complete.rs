@@ -239,6 +239,9 @@ impl Inner {
                 self.backend.open(&layout::file(shared.id(), kind), Open::Write)?.sync_data()?;
             }
         }
+        if !contents.is_empty() {
+            self.sync_folders()?;
+        }
         let folders: BTreeSet<_> =
             contents.iter().map(|(shared, _)| layout::folder(shared.id())).collect();
         folders.iter().try_for_each(|folder| self.backend.sync_dir(folder))

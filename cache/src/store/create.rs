@@ -56,6 +56,17 @@ pub enum CreateError {
     },
 }
 
+impl CreateError {
+    fn making(content: ContentId, len: u64, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full { needed_bytes: len }
+            }
+            _ => Self::Make { content, source },
+        }
+    }
+}
+
 impl Store {
     /// Returns the content of this hash list, making it if the store does not know it, with room
     /// set aside for all that is lacking. What `about` adds to what is known of it is kept.
@@ -81,7 +92,7 @@ impl Store {
         {
             // The length was a claim, nothing came of it, and now there is another.
             drop(content);
-            self.inner.discard(id).map_err(|source| CreateError::Make { content: id, source })?;
+            self.inner.discard(id).map_err(|source| CreateError::making(id, claimed, source))?;
             return self.inner.make(hashes, about);
         }
         self.inner.join(content, &hashes, about)
@@ -127,7 +138,7 @@ impl Inner {
         }
         let make = !shared.is_small() && !shared.state().data_made;
         if make {
-            shared.make_data().map_err(|source| CreateError::Make { content: id, source })?;
+            shared.make_data().map_err(|source| CreateError::making(id, known, source))?;
         }
         Ok(content)
     }
@@ -152,7 +163,7 @@ impl Inner {
         if !small && let Err(source) = self.make_files(&shared) {
             // The disk has refused already; what it does with these no longer matters.
             drop(self.discard(id));
-            return Err(CreateError::Make { content: id, source });
+            return Err(CreateError::making(id, geometry.len(), source));
         }
         Ok(self.enlist(shared))
     }

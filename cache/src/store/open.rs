@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::Inner;
 use super::scan::{self, Leftovers};
+use super::{Folders, Inner};
 use crate::backend::{Backend, Lock, Open, read_file};
 use crate::index::Index;
 use crate::layout::{self, CONTENTS, DAMAGED, FORMAT, INDEX, LOCK, QUARANTINE};
@@ -79,7 +79,8 @@ impl Inner {
             live: Mutex::default(),
             memory: Mutex::default(),
             opening: Default::default(),
-            folders: Mutex::new(folders),
+            // A kill may have come between a name and its sync.
+            folders: Mutex::new(Folders { made: folders, unsynced: true }),
             barrier: Mutex::default(),
             _lock: lock,
         };

@@ -449,3 +449,232 @@ fn what_does_not_fit_the_quota_is_refused() {
     drop(first);
     create(&store, &bytes(2 * CHUNK, 2));
 }
+
+#[test]
+fn a_store_of_a_newer_format_is_left_alone() {
+    let folder = Folder::new();
+    drop(add(&folder.open(), &bytes(10, 1)));
+    fs::write(folder.0.path().join("format"), "sutler store 2\n").expect("written");
+    let refused = Store::open(folder.0.path(), StoreOptions::default());
+    assert!(matches!(refused, Err(OpenError::Newer { found: 2 })));
+    for rubbish in ["", "sutler store", "sutler store 0\n", "sutler store 1", "\u{fffd}"] {
+        fs::write(folder.0.path().join("format"), rubbish).expect("written");
+        let refused = Store::open(folder.0.path(), StoreOptions::default());
+        assert!(matches!(refused, Err(OpenError::Format)), "{rubbish:?}");
+    }
+    fs::write(folder.0.path().join("format"), "sutler store 1\n").expect("written");
+    assert_eq!(folder.open().list().len(), 1);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_in_is_named_as_such() {
+    let refused = Store::open(std::path::Path::new("/proc/self"), StoreOptions::default());
+    assert!(matches!(refused, Err(OpenError::Lock(_))), "{refused:?}");
+    let folder = Folder::new();
+    let file = folder.0.path().join("file");
+    fs::write(&file, "").expect("written");
+    let refused = Store::open(&file, StoreOptions::default());
+    assert!(matches!(refused, Err(OpenError::Folder(_))), "{refused:?}");
+}
+
+#[test]
+fn a_damaged_record_is_set_aside_and_rebuilt_from_data_and_list() {
+    let folder = Folder::new();
+    for len in [10, 3 * CHUNK] {
+        let right = bytes(len, 20);
+        let id = ContentId::of(&right);
+        drop(add(&folder.open(), &right));
+        for restart in [true, false] {
+            let store = folder.open();
+            fs::write(folder.file(id, "rec"), "rubbish").expect("written");
+            let store = if restart {
+                drop(store);
+                folder.open()
+            } else {
+                store
+            };
+            let content = store.content(id).expect("readable").expect("rebuilt");
+            content.adopt().expect("readable");
+            store.complete(from_ref(&content)).expect("all of it is there");
+            assert_eq!(read_all(&content).expect("intact"), right);
+            assert_eq!(store.usage().used_bytes, store.list().iter().map(|e| e.had_bytes).sum());
+            assert!(folder.0.path().join(format!("damaged/{id}.rec")).exists());
+        }
+    }
+}
+
+#[test]
+fn a_torn_slot_gives_way_to_the_one_before_it() {
+    // R34
+    let folder = Folder::new();
+    let right = bytes(4 * CHUNK, 21);
+    let id = ContentId::of(&right);
+    let store = folder.open();
+    let content = create(&store, &right);
+    for chunk in 0..2 {
+        let at = chunk * CHUNK;
+        content.commit(ChunkIndex(chunk as u32), &right[at..at + CHUNK]).expect("right");
+        content.checkpoint().expect("the disk works");
+    }
+    drop((content, store));
+    // Generation 2, in the first slot, is the newest.
+    folder.flip_bit(id, "rec", 40);
+    let store = folder.open();
+    let content = store.content(id).expect("readable").expect("known");
+    assert_eq!(content.had().count(), 1);
+    assert_eq!(content.adopt().expect("readable"), 1);
+}
+
+#[test]
+fn a_record_of_a_newer_format_is_refused_and_left_alone() {
+    let folder = Folder::new();
+    let right = bytes(10, 22);
+    let id = ContentId::of(&right);
+    drop(add(&folder.open(), &right));
+    let mut record = fs::read(folder.file(id, "rec")).expect("there");
+    record[8] = 9;
+    let body = record.len() - 32;
+    let checksum = *blake3::hash(&record[..body]).as_bytes();
+    record[body..].copy_from_slice(&checksum);
+    fs::write(folder.file(id, "rec"), &record).expect("written");
+    let store = folder.open();
+    assert!(matches!(store.content(id), Err(ReadError::Record { .. })));
+    assert_eq!(fs::read(folder.file(id, "rec")).expect("there"), record);
+}
+
+#[test]
+fn a_damaged_list_is_made_again_from_whole_data_or_by_whoever_brings_it() {
+    let folder = Folder::new();
+    let right = bytes(4 * CHUNK, 23);
+    let id = ContentId::of(&right);
+    drop(add(&folder.open(), &right));
+    folder.flip_bit(id, "list", 5);
+    let store = folder.open();
+    let content = store.content(id).expect("readable").expect("made from the data");
+    assert_eq!(content.hashes(), &list(&right));
+    content.recheck(ChunkIndex(0)).expect("readable");
+    drop((content, store));
+
+    folder.flip_bit(id, "list", 5);
+    folder.flip_bit(id, "data", 5);
+    let store = folder.open();
+    assert!(store.content(id).expect("readable").is_none());
+    let content = create(&store, &right);
+    assert!(matches!(read_all(&content), Err(ReadError::Corrupt { chunk: ChunkIndex(0), .. })));
+    content.commit(ChunkIndex(0), &right[..CHUNK]).expect("right");
+    store.complete(from_ref(&content)).expect("whole");
+    drop((content, store));
+    let content = folder.open().content(id).expect("readable").expect("known");
+    assert_eq!(read_all(&content).expect("intact"), right);
+}
+
+#[test]
+fn a_data_file_of_another_length_is_believed_only_as_far_as_it_goes() {
+    let folder = Folder::new();
+    let right = bytes(4 * CHUNK, 24);
+    let id = ContentId::of(&right);
+    drop(add(&folder.open(), &right));
+    let resize = |len: usize| {
+        let file = fs::OpenOptions::new().write(true).open(folder.file(id, "data"));
+        file.and_then(|file| file.set_len(len as u64)).expect("resized");
+    };
+    resize(4 * CHUNK + 9);
+    let content = folder.open().content(id).expect("readable").expect("known");
+    assert!(content.is_complete());
+    drop(content);
+    assert_eq!(fs::metadata(folder.file(id, "data")).expect("there").len(), 4 * CHUNK as u64);
+
+    resize(2 * CHUNK + 9);
+    let store = folder.open();
+    let content = create(&store, &right);
+    assert!(!content.is_complete());
+    assert_eq!(content.had().count(), 2);
+    content.commit(ChunkIndex(2), &right[2 * CHUNK..]).expect("right");
+    store.complete(from_ref(&content)).expect("whole");
+    drop((content, store));
+
+    fs::remove_file(folder.file(id, "data")).expect("removed");
+    let store = folder.open();
+    assert_eq!(store.usage().used_bytes, 0);
+    let content = create(&store, &right);
+    assert!(content.had().is_empty());
+    content.commit(ChunkIndex(0), &right).expect("right");
+    store.complete(from_ref(&content)).expect("whole");
+    assert_eq!(store.usage().used_bytes, 4 * CHUNK as u64);
+}
+
+#[test]
+fn a_store_that_was_closed_is_the_same_as_one_that_was_killed() {
+    let folder = Folder::new();
+    let store = folder.open();
+    add(&store, &bytes(10, 25));
+    add(&store, &bytes(3 * CHUNK, 25));
+    let part = create(&store, &bytes(3 * CHUNK, 26));
+    part.commit(ChunkIndex(0), &bytes(3 * CHUNK, 26)[..CHUNK]).expect("right");
+    drop(part);
+    store.close().expect("the disk works");
+    let before = store.list();
+    assert!(before.iter().any(|entry| entry.had_bytes == CHUNK as u64));
+    drop(store);
+    let store = folder.open();
+    assert_eq!(store.list(), before);
+    // Killed: not closed.
+    drop(store);
+    assert_eq!(folder.open().list(), before);
+}
+
+#[test]
+fn the_day_of_access_is_in_the_records_after_a_close() {
+    let folder = Folder::new();
+    let right = bytes(3 * CHUNK, 27);
+    let id = ContentId::of(&right);
+    drop(add(&folder.open(), &right));
+    let path = folder.file(id, "rec");
+    let (generation, mut record) =
+        crate::record::Record::read(&fs::read(&path).expect("there")).expect("whole");
+    record.last_access = Day(1);
+    fs::write(&path, record.encode(generation)).expect("written");
+    let store = folder.open();
+    assert_eq!(store.list()[0].last_access, Day(1));
+    drop(store.content(id).expect("readable").expect("known"));
+    assert_eq!(store.list()[0].last_access, today());
+    store.close().expect("the disk works");
+    drop(store);
+    fs::remove_dir_all(folder.0.path().join("index")).expect("removed");
+    assert_eq!(folder.open().list()[0].last_access, today());
+}
+
+#[test]
+fn a_small_content_whose_record_came_before_its_data_is_not_had() {
+    // R34
+    let folder = Folder::new();
+    let right = bytes(CHUNK, 28);
+    let id = ContentId::of(&right);
+    drop(add(&folder.open(), &right));
+    for lost in [vec![], vec![0; CHUNK]] {
+        fs::write(folder.file(id, "data"), lost).expect("written");
+        let store = folder.open();
+        let content = store.content(id).expect("readable").expect("known");
+        assert!(content.had().is_empty() && !content.is_complete());
+        content.commit(ChunkIndex(0), &right).expect("right");
+        store.complete(from_ref(&content)).expect("whole");
+    }
+}
+
+#[test]
+fn small_contents_that_were_killed_before_their_group_was_synced_are_found() {
+    // R34
+    let folder = Folder::new();
+    let right = bytes(100, 29);
+    let store = folder.open();
+    let content = create(&store, &right);
+    content.commit(ChunkIndex(0), &right).expect("right");
+    drop((content, store));
+    let torn = folder.file(ContentId::of(b"torn"), "data");
+    fs::create_dir_all(torn.parent().expect("has one")).expect("made");
+    fs::write(&torn, "to").expect("written");
+    let store = folder.open();
+    let content = store.content(ContentId::of(&right)).expect("readable").expect("found");
+    assert!(content.is_complete());
+    assert!(!torn.exists());
+}
