@@ -189,7 +189,8 @@ fn a_stream_that_breaks_leaves_nothing() {
 fn a_file_that_grows_while_it_is_read_is_refused_by_name() {
     let folder = Folder::new();
     let store = folder.store();
-    let path = folder.file("growing", &bytes(3 << 20, 6));
+    let path = folder.file("growing", &bytes(24 << 20, 6));
+    let (began, beginning) = std::sync::mpsc::channel();
     let writer = path.clone();
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let stopped = std::sync::Arc::clone(&stop);
@@ -198,8 +199,11 @@ fn a_file_that_grows_while_it_is_read_is_refused_by_name() {
         let mut file = fs::OpenOptions::new().append(true).open(writer).expect("opened");
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
             file.write_all(&[0; 64]).expect("appended");
+            // Who waits for it listens to the first alone.
+            began.send(()).unwrap_or_default();
         }
     });
+    beginning.recv().expect("it grows");
     let refused = import(&store, &path, ImportHow::Copy, &About::default());
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     growing.join().expect("joined");
