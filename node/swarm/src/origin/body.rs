@@ -33,6 +33,7 @@ pub struct OriginBody {
     /// Bytes to deliver; `None`: until the body ends.
     take: Option<u64>,
     delivered: u64,
+    received: u64,
     rest: Rest,
     pace: Pace,
 }
@@ -53,7 +54,7 @@ impl OriginBody {
     ) -> Self {
         let &Reading { skip, take, rest, .. } = reading;
         let state = response.map_or(State::Ended, State::Open);
-        Self { state, file, skip, take, delivered: 0, rest, pace: Pace::new(patience) }
+        Self { state, file, skip, take, delivered: 0, received: 0, rest, pace: Pace::new(patience) }
     }
 
     /// Returns the number of bytes that the body delivers in all, where it is known before its end.
@@ -65,6 +66,12 @@ impl OriginBody {
     /// Returns the number of bytes delivered so far.
     pub fn delivered(&self) -> u64 {
         self.delivered
+    }
+
+    /// Returns the number of bytes of the body that came so far, those among them that were dropped:
+    /// what this body cost.
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// Returns what the reply says about the file, so that a reader needs no probe before.
@@ -141,12 +148,15 @@ impl OriginBody {
                 Err(OriginError::Receive { url: self.url(), source: error.without_url() })
             }
             Ok(Ok(None)) => Ok(None),
-            Ok(Ok(Some(chunk))) => match self.pace.received(chunk.len() as u64) {
-                Ok(()) => Ok(Some(chunk)),
-                Err(TooSlow { bytes, over }) => {
-                    Err(OriginError::Slow { url: self.url(), bytes, over })
+            Ok(Ok(Some(chunk))) => {
+                self.received += chunk.len() as u64;
+                match self.pace.received(chunk.len() as u64) {
+                    Ok(()) => Ok(Some(chunk)),
+                    Err(TooSlow { bytes, over }) => {
+                        Err(OriginError::Slow { url: self.url(), bytes, over })
+                    }
                 }
-            },
+            }
         }
     }
 

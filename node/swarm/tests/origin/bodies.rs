@@ -74,6 +74,9 @@ async fn a_whole_file_in_place_of_a_range_is_cut_or_named() {
     let error = read(&origins, &url, 2_000_000..2_000_001).await.expect_err("far");
     assert_eq!(error.fault(), Some(&ReplyFault::WholeOnly { len: Some(3_000_000) }));
     assert!(error.is_final());
+    let mut body = origins.whole(&url, 2_000_000, &Validators::default()).await.expect("the rest");
+    while body.next().await.expect("more of it").is_some() {}
+    assert_eq!((body.delivered(), body.received()), (1_000_000, 3_000_000), "what it cost");
     let body = origins.whole(&url, 2_000_000, &Validators::default()).await.expect("the rest");
     assert_eq!(collect(body).await.expect("all of it"), &file[2_000_000..]);
 }
