@@ -10,8 +10,8 @@ use crate::{collect, config, file, of, origins, read, whole};
 
 /// Short enough for a test to wait out, long enough for a reply over loopback.
 fn impatient(allow: Vec<AllowEntry>) -> OriginConfig {
-    let quarter = NonZeroU64::new(250).expect("not zero");
-    OriginConfig { stall_timeout_ms: quarter, connect_timeout_ms: quarter, ..config(allow) }
+    let ms = |ms| NonZeroU64::new(ms).expect("not zero");
+    OriginConfig { stall_timeout_ms: ms(250), connect_timeout_ms: ms(1000), ..config(allow) }
 }
 
 #[tokio::test]
