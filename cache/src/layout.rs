@@ -11,6 +11,7 @@
 //! quarantine/parted-HEX   a copy under way of a data file that was shared; a start removes it
 //! quarantine/NAME.part    bytes that nothing vouches for yet; NAME is an id, or a digest after `sha256-`
 //! quarantine/NAME.state   what is had of them, and their origin
+//! quarantine/NAME.hint    what is had since, if the machine has not restarted
 //! index/                  what a scan of the records can rebuild
 //! ```
 
@@ -81,7 +82,9 @@ pub(crate) fn parted(id: ContentId) -> PathBuf {
 
 /// Returns whether a file in quarantine means nothing after its process has gone.
 pub(crate) fn is_passing(name: &str) -> bool {
-    name.starts_with(IMPORT_PREFIX) || name.starts_with(PARTED_PREFIX)
+    Path::new(name).extension().is_some_and(|suffix| suffix == "new")
+        || name.starts_with(IMPORT_PREFIX)
+        || name.starts_with(PARTED_PREFIX)
 }
 
 /// Returns which content's file has this name, or `None` for a name that the store does not give.

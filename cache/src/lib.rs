@@ -12,6 +12,7 @@
 //! | How is that written down? | [`record`] |
 //! | How does a whole one come in? | [`import`] |
 //! | How does one go out? | [`export`] |
+//! | Where are bytes that nothing vouches for? | [`quarantine`] |
 //! | What may be asked of a disk? | [`backend`] |
 //! | Which content is meant? | [`index`] |
 //! | What goes when room is needed? | [`eviction`] |
@@ -26,6 +27,7 @@ mod hashing;
 pub mod import;
 pub mod index;
 mod layout;
+pub mod quarantine;
 pub mod quota;
 pub mod record;
 pub mod store;
@@ -34,4 +36,5 @@ pub use about::{About, Entry, Origin};
 pub use content::{CheckpointError, CommitError, Content, ReadError};
 pub use export::{ExportError, ExportHow};
 pub use import::{ImportError, ImportFrom, ImportHow, Imported, Novelty};
+pub use quarantine::{PromoteError, Quarantine, QuarantineError, QuarantineKey};
 pub use store::{CompleteError, CreateError, OpenError, Store, StoreOptions};

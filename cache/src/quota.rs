@@ -129,6 +129,11 @@ impl Reservation {
         self.bytes
     }
 
+    /// Adds another reservation of the same account to this one.
+    pub fn absorb(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Counts `bytes` of the reservation as written. Bytes beyond it are counted all the same:
     /// the disk holds them.
     pub fn spend(&mut self, bytes: u64) {

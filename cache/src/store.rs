@@ -22,6 +22,7 @@ use crate::content::{Content, Memory, ReadError, Shared};
 use crate::eviction::Day;
 use crate::index::{Index, Summary};
 use crate::layout;
+use crate::quarantine::Parts;
 use crate::quota::{Limits, Quota, Reservation, Usage};
 
 mod complete;
@@ -33,6 +34,7 @@ mod scan;
 
 pub use complete::CompleteError;
 pub use create::CreateError;
+pub(crate) use open::replace;
 pub use open::{FORMAT_VERSION, OpenError};
 
 /// What a store may fill.
@@ -65,6 +67,8 @@ pub(crate) struct Inner {
     /// opened once.
     opening: [Mutex<()>; OPENING_LOCKS],
     folders: Mutex<Folders>,
+    /// What is in quarantine.
+    pub(crate) parts: Mutex<Parts>,
     /// Held through a barrier, so that one that fails is known to everybody whom it concerns.
     barrier: Mutex<()>,
     _lock: Box<dyn Lock>,

@@ -81,10 +81,12 @@ impl Inner {
             opening: Default::default(),
             // A kill may have come between a name and its sync.
             folders: Mutex::new(Folders { made: folders, unsynced: true }),
+            parts: Mutex::default(),
             barrier: Mutex::default(),
             _lock: lock,
         };
         inner.sweep();
+        inner.find_parts();
         let had = inner.index.summaries().into_iter().map(|(_, summary)| summary.had_bytes);
         inner.quota.found(had.sum());
         // Only now: while contents are in use, a file without a record may be somebody's work.
