@@ -52,7 +52,7 @@ Exit codes (with --json the last line on stdout is {\"error\":{\"kind\":…}} wh
 mod tests {
     use super::*;
 
-    // 155
+    // R155
     #[test]
     fn the_table_has_each_kind_with_its_code() {
         for kind in Kind::ALL {
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(TABLE.lines().count(), Kind::ALL.len() + 2);
     }
 
-    // 155
+    // R155
     #[test]
     fn no_two_kinds_share_a_code_and_none_says_ok() {
         let mut codes: Vec<u8> = Kind::ALL.iter().map(|kind| code_of(*kind).0).collect();

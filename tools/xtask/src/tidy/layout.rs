@@ -39,6 +39,10 @@ pub(super) fn names(source: &Source) -> Vec<Finding> {
     for (position, line) in source.text.lines().enumerate() {
         // A space behind it tells a comment from the `//` of a URL.
         let Some((_, comment)) = line.split_once("// ") else { continue };
+        if comment.parse::<u32>().is_ok() {
+            let fault = format!("a row is named with its letter: R{comment}");
+            findings.push(Finding::at(source.path, position + 1, fault));
+        }
         for word in comment.split([',', ' ', ':', '.', ';']).take_while(|word| is_numbered(word)) {
             if !exists(word) {
                 let fault = format!("{word} is neither a requirement nor a threat");
@@ -78,9 +82,10 @@ mod tests {
 
     #[test]
     fn a_test_names_rows_and_threats_that_exist() {
-        let text = "//! Tests.\n// R34, T7: killed\n// D6\n// N12\n#[test] // T033.\nfn f() {}\n// R165 N6\n// Rows\n";
+        let text = "//! Tests.\n// R34, T7: killed\n// D6\n// N12\n#[test] // T033.\nfn f() {}\n// R165 N6\n// Rows\n// 155\n";
         let source = Source::parse("tests/tests/a.rs", text).unwrap();
         let places: Vec<String> = names(&source).into_iter().map(|finding| finding.place).collect();
-        assert_eq!(places, ["tests/tests/a.rs:4", "tests/tests/a.rs:5", "tests/tests/a.rs:7"]);
+        let lines = [4, 5, 7, 9].map(|line| format!("tests/tests/a.rs:{line}"));
+        assert_eq!(places, lines);
     }
 }
