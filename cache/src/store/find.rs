@@ -43,11 +43,16 @@ impl Inner {
         let Some(hashes) = self.read_list(&record, given).map_err(refused)? else {
             return Ok(None);
         };
-        let record_day = record.last_access;
+        let (record_day, recorded) = (record.last_access, record.had.count());
         let state = self.state_of(record, &hashes).map_err(refused)?;
         let today = state.last_access;
         let used_before = record_day != today;
+        let lost = state.had.count() < recorded;
         let content = self.enlist(Shared::new(Arc::clone(self), hashes, state, Some(slots)));
+        // Written down at once, so that it is not found, and accounted for, a second time.
+        if lost && let Err(error) = content.checkpoint() {
+            tracing::warn!(content.id = %id, %error, "record not written");
+        }
         if used_before && let Some(mut summary) = self.index.summary(id) {
             summary.last_access = today;
             self.index.summarise(id, &summary);
@@ -103,10 +108,19 @@ impl Inner {
         state.data_made = found == Some(geometry.len());
         if !state.data_made && !state.had.is_empty() {
             tracing::warn!(content.id = %record.id, "data file is gone or of another length");
-            let keep = whole_chunks(geometry, found.unwrap_or(0));
-            for chunk in state.had.clone().iter().filter(|chunk| chunk.0 >= keep) {
-                let place = geometry.chunk(chunk);
-                state.lose(chunk, place.end - place.start, self);
+            if let Some(len) = found {
+                let keep = whole_chunks(geometry, len);
+                for chunk in state.had.clone().iter().filter(|chunk| chunk.0 >= keep) {
+                    let place = geometry.chunk(chunk);
+                    state.lose(chunk, place.end - place.start, self);
+                }
+            } else {
+                // A scan may have seen that, and then it has not counted them.
+                let counted = self.index.summary(record.id);
+                self.quota.free(counted.map_or(0, |summary| summary.had_bytes));
+                state.had = ChunkRanges::empty(geometry.chunks());
+                state.complete = false;
+                state.changed = true;
             }
         }
         if let Some(memory) = self.recall(record.id) {

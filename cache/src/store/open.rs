@@ -137,6 +137,10 @@ fn prepare(backend: &dyn Backend) -> Result<(), OpenError> {
             .create_dir(Path::new(folder))
             .map_err(|source| OpenError::Prepare { path: folder.into(), source })?;
     }
+    // A format without its folders would be a store that cannot be opened.
+    backend
+        .sync_dir(Path::new(""))
+        .map_err(|source| OpenError::Prepare { path: CONTENTS.into(), source })?;
     let text = format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n");
     replace(backend, Path::new(FORMAT), text.as_bytes())
         .map_err(|source| OpenError::Prepare { path: FORMAT.into(), source })

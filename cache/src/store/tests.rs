@@ -598,6 +598,8 @@ fn a_data_file_of_another_length_is_believed_only_as_far_as_it_goes() {
     assert_eq!(store.usage().used_bytes, 0);
     let content = create(&store, &right);
     assert!(content.had().is_empty());
+    drop(content);
+    let content = create(&store, &right);
     content.commit(ChunkIndex(0), &right).expect("right");
     store.complete(from_ref(&content)).expect("whole");
     assert_eq!(store.usage().used_bytes, 4 * CHUNK as u64);
