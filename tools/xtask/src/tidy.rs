@@ -44,6 +44,8 @@ struct House {
     sources: Vec<(String, String)>,
     /// The text of [`exceptions::FILE`].
     exceptions: String,
+    /// The text of [`layout::SKIPS`].
+    skips: String,
 }
 
 /// Returns every breach of the rules in the workspace at `root`, in order.
@@ -57,9 +59,12 @@ pub(crate) fn findings(root: &Path) -> anyhow::Result<Vec<Finding>> {
 
 impl House {
     fn read(root: &Path) -> anyhow::Result<Self> {
+        let list = |path: &str| {
+            fs::read_to_string(root.join(path)).with_context(|| format!("read {path}"))
+        };
         let mut house = Self {
-            exceptions: fs::read_to_string(root.join(exceptions::FILE))
-                .with_context(|| format!("read {}", exceptions::FILE))?,
+            exceptions: list(exceptions::FILE)?,
+            skips: list(layout::SKIPS)?,
             ..Self::default()
         };
         for entry in fs::read_dir(root)? {
@@ -115,6 +120,7 @@ impl House {
         if self.sources.is_empty() || self.manifests.is_empty() {
             findings.push(Finding::new("the workspace", "no source was found: tidy saw nothing"));
         }
+        findings.extend(layout::skips(&self.skips, &self.sources));
         findings.extend(exceptions.unused());
         findings.sort();
         findings
@@ -159,6 +165,7 @@ mod tests {
         };
         write("NOTES.txt", "");
         write(exceptions::FILE, "file cache/src/gone.rs 900\n");
+        write(layout::SKIPS, "# a note\ngone: it was slow\n");
         write(
             "cache/Cargo.toml",
             "[package]\nname = \"sutler-cache\"\n[dependencies]\ntokio = \"1\"\n",
@@ -170,6 +177,7 @@ mod tests {
         for (place, fault) in [
             ("NOTES.txt", "top level"),
             ("cache/src/gone.rs", "no longer needed"),
+            ("tests/skips.txt:2", "no test"),
             ("cache/Cargo.toml", "tokio"),
             ("cache/src/lib.rs:1", "`//!`"),
             ("cache/src/lib.rs:1", "unwrap"),

@@ -21,6 +21,9 @@ const TOP: [&str; 11] = [
 /// What cargo builds into: ignored by git, so never part of the house.
 const BUILD_OUTPUT: &str = "target";
 
+/// The tests that may skip themselves under CI, from the workspace's root.
+pub(super) const SKIPS: &str = "tests/skips.txt";
+
 /// The letter that a promise or threat is named by, and the highest number that has one.
 const NUMBERED: [(char, u32); 4] = [('R', 164), ('D', 9), ('N', 11), ('T', 32)];
 
@@ -31,6 +34,27 @@ pub(super) fn top_level(names: &[String]) -> Vec<Finding> {
         .filter(|name| !TOP.contains(&name.as_str()))
         .map(|name| Finding::new(name, "does not belong at the top level"))
         .collect()
+}
+
+/// Finds entries of the list of skips that excuse no test there is, or give no reason.
+pub(super) fn skips(list: &str, sources: &[(String, String)]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (position, line) in list.lines().enumerate() {
+        let entry = line.split('#').next().unwrap_or_default();
+        let (name, reason) = entry.split_once(':').unwrap_or((entry, ""));
+        let (name, reason) = (name.trim(), reason.trim());
+        let function = format!("fn {name}(");
+        if name.is_empty() && reason.is_empty() {
+            continue;
+        }
+        if name.is_empty() || !sources.iter().any(|(_, text)| text.contains(&function)) {
+            findings.push(Finding::at(SKIPS, position + 1, format!("there is no test {name:?}")));
+        }
+        if reason.is_empty() {
+            findings.push(Finding::at(SKIPS, position + 1, "a skip has its reason"));
+        }
+    }
+    findings
 }
 
 /// Finds comments that begin with the number of a row or threat that does not exist.
@@ -78,6 +102,15 @@ mod tests {
         let found = top_level(&names.map(str::to_owned));
         let places: Vec<&str> = found.iter().map(|finding| finding.place.as_str()).collect();
         assert_eq!(places, ["src", "notes.md"]);
+    }
+
+    #[test]
+    fn a_skip_is_of_a_test_that_exists_and_has_its_reason() {
+        let sources = [("a.rs".to_owned(), "#[test]\nfn slow() {}\n".to_owned())];
+        let list = "# a note\nslow: needs a second machine\nslow:\nslo: why\n\n";
+        let places: Vec<String> =
+            skips(list, &sources).into_iter().map(|finding| finding.place).collect();
+        assert_eq!(places, ["tests/skips.txt:3", "tests/skips.txt:4"]);
     }
 
     #[test]
