@@ -13,6 +13,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sutler_protocol::geometry::{CHUNK_BYTES_MIN, TooLong};
@@ -21,13 +22,11 @@ use sutler_protocol::{ChunkIndex, Sha256Digest};
 use crate::about::About;
 use crate::backend::{Open, StoreFile};
 use crate::content::{CommitError, Content};
+use crate::eviction::Standing;
 use crate::hashing::{Digests, PumpError, Want, digests_of, fill, pump};
 use crate::layout;
 use crate::quota::Reservation;
 use crate::store::{CompleteError, CreateError, Inner, Store};
-
-/// Bytes that a stream of unknown length reserves at a time.
-const RESERVE_BYTES: u64 = 64 << 20;
 
 /// Numbers the imports of this process, so that several at once do not meet.
 static IMPORTS: AtomicU64 = AtomicU64::new(0);
@@ -197,9 +196,9 @@ impl Store {
         about: &About,
         path: &Path,
     ) -> Result<Imported, ImportError> {
-        let Staged { digests, bytes, reservations } = staged;
+        let Staged { digests, bytes, reservation } = staged;
         // The content sets its own room aside.
-        drop(reservations);
+        drop(reservation);
         let content = self.create(digests.hashes, about).map_err(|source| ImportError::Create {
             path: path.to_owned(),
             source: Box::new(source),
@@ -240,7 +239,7 @@ impl ImportFrom<'_> {
 struct Staged<'a> {
     digests: Digests,
     bytes: Bytes<'a>,
-    reservations: Vec<Reservation>,
+    reservation: Option<Reservation>,
 }
 
 enum Bytes<'a> {
@@ -265,7 +264,7 @@ impl Drop for Intermediate<'_> {
 
 /// One import.
 struct Intake<'a> {
-    inner: &'a Inner,
+    inner: &'a Arc<Inner>,
     path: &'a Path,
     want: Want,
 }
@@ -302,30 +301,30 @@ impl<'a> Intake<'a> {
         start.truncate(filled);
         if filled as u64 <= CHUNK_BYTES_MIN {
             let digests = digests_of(&start, self.want).map_err(|source| self.too_long(source))?;
-            return Ok(Staged { digests, bytes: Bytes::Small(start), reservations: Vec::new() });
+            return Ok(Staged { digests, bytes: Bytes::Small(start), reservation: None });
         }
-        let mut reserved = len.unwrap_or(RESERVE_BYTES);
-        let mut reservations = vec![self.reserve(reserved)?];
+        // Of a stream no more than what has come: to evict for what might come would be rash.
+        let mut reservation = self.reserve(len.unwrap_or(0))?;
         let file = self.intermediate()?;
         let mut source = (&start[..]).chain(source);
         let digests = pump(&mut source, self.want, |block, offset| {
-            while offset + block.len() as u64 > reserved {
-                reservations.push(self.reserve(RESERVE_BYTES)?);
-                reserved += RESERVE_BYTES;
+            let end = offset + block.len() as u64;
+            if end > reservation.bytes() {
+                reservation.absorb(self.reserve(end - reservation.bytes())?);
             }
             file.file.write_all_at(block, offset).map_err(|source| self.unwritten(source))
         });
         let digests = digests.map_err(|error| self.failed(error))?;
-        Ok(Staged { digests, bytes: Bytes::File(file), reservations })
+        Ok(Staged { digests, bytes: Bytes::File(file), reservation: Some(reservation) })
     }
 
     /// Hashes a file that has its bytes already.
     fn hashed(&self, file: Intermediate<'a>, len: u64) -> Result<Staged<'a>, ImportError> {
-        let reservations = vec![self.reserve(len)?];
+        let reservation = Some(self.reserve(len)?);
         let mut source = StoredReader { file: &*file.file, offset: 0 };
         let digests = pump(&mut source, self.want, |_, _| Ok(()));
         let digests = digests.map_err(|error| self.failed(error))?;
-        Ok(Staged { digests, bytes: Bytes::File(file), reservations })
+        Ok(Staged { digests, bytes: Bytes::File(file), reservation })
     }
 
     fn reflinked(&self, source: &File) -> Option<Intermediate<'a>> {
@@ -360,7 +359,9 @@ impl<'a> Intake<'a> {
     }
 
     fn reserve(&self, bytes: u64) -> Result<Reservation, ImportError> {
-        self.inner.reserve(bytes).map_err(|needed_bytes| ImportError::Full { needed_bytes })
+        self.inner
+            .reserve(bytes, Standing::Unreferenced)
+            .map_err(|needed_bytes| ImportError::Full { needed_bytes })
     }
 
     fn failed(&self, error: PumpError<ImportError>) -> ImportError {

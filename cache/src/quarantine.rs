@@ -24,6 +24,7 @@ use sutler_protocol::{ChunkIndex, ContentId, ContentName, Sha256Digest};
 use crate::about::{About, Origin};
 use crate::backend::{Backend, Open, StoreFile, read_file};
 use crate::content::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, Content};
+use crate::eviction::Standing;
 use crate::hashing::{Digests, PumpError, Want, pump};
 use crate::import::StoredReader;
 use crate::layout::QUARANTINE;
@@ -33,9 +34,6 @@ use crate::store::{CompleteError, CreateError, Inner, Store, lock, replace};
 mod part;
 
 use part::{PART_BYTES_MAX, Part};
-
-/// Bytes that are reserved at a time while the length is unknown.
-const RESERVE_BYTES: u64 = 64 << 20;
 
 /// Age after which a start removes bytes that nobody came back for.
 const AGE_MAX: Duration = Duration::from_hours(7 * 24);
@@ -325,7 +323,8 @@ impl Quarantine {
             reserved < bytes.len() as u64 && progress.part.len.is_none()
         };
         if short {
-            self.reserve(RESERVE_BYTES.max(bytes.len() as u64))?;
+            // No more than what has come: to evict for what might come would be rash.
+            self.reserve(bytes.len() as u64)?;
         }
         let refused = |source| QuarantineError::Disk { key: self.key, source };
         self.file.write_all_at(bytes, offset).map_err(refused)?;
@@ -457,7 +456,7 @@ impl Quarantine {
         if bytes == 0 {
             return Ok(());
         }
-        let reserved = self.inner.reserve(bytes);
+        let reserved = self.inner.reserve(bytes, Standing::Unreferenced);
         let more = reserved.map_err(|needed_bytes| QuarantineError::Full { needed_bytes })?;
         let mut progress = lock(&self.progress);
         match &mut progress.reservation {
@@ -590,6 +589,22 @@ impl Inner {
             }
         }
         *lock(&self.parts) = parts;
+    }
+
+    /// Removes the parts that nobody has open, and returns the bytes that this freed. They go
+    /// before any content: nothing vouches for them.
+    pub(crate) fn discard_idle_parts(&self) -> u64 {
+        let mut freed = 0;
+        lock(&self.parts).retain(|key, idle| match idle {
+            Idle::Open => true,
+            Idle::Used(bytes) => {
+                remove(&*self.backend, *key);
+                self.quota.free(*bytes);
+                freed += *bytes;
+                false
+            }
+        });
+        freed
     }
 }
 

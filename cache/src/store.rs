@@ -23,19 +23,24 @@ use crate::eviction::Day;
 use crate::index::{Index, Summary};
 use crate::layout;
 use crate::quarantine::Parts;
-use crate::quota::{Limits, Quota, Reservation, Usage};
+use crate::quota::{Limits, Quota, Usage};
 
 mod complete;
 mod create;
 mod find;
 mod open;
 mod recover;
+mod room;
 mod scan;
+mod standings;
+
+use standings::Standings;
 
 pub use complete::CompleteError;
 pub use create::CreateError;
 pub(crate) use open::replace;
 pub use open::{FORMAT_VERSION, OpenError};
+pub use room::{Collected, EvictError};
 
 /// What a store may fill.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,6 +72,7 @@ pub(crate) struct Inner {
     /// opened once.
     opening: [Mutex<()>; OPENING_LOCKS],
     folders: Mutex<Folders>,
+    standings: Mutex<Standings>,
     /// What is in quarantine.
     pub(crate) parts: Mutex<Parts>,
     /// Held through a barrier, so that one that fails is known to everybody whom it concerns.
@@ -207,17 +213,6 @@ impl Inner {
         if !memory.unsynced.is_empty() || (worth && memories.len() < MEMORY_MAX) {
             memories.insert(id, memory);
         }
-    }
-
-    /// Sets `bytes` aside in the account, after making room where that is needed.
-    ///
-    /// # Errors
-    ///
-    /// The bytes that are missing when everything that may go has gone.
-    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation, u64> {
-        // A disk that does not tell is taken for full of room: writing will find out.
-        let free_bytes = self.backend.free_bytes().unwrap_or(u64::MAX);
-        self.quota.reserve(bytes, free_bytes).map_err(|short| short.missing_bytes)
     }
 
     /// Makes the folder that a content's files lie in, if it is not there. Its own name is durable

@@ -124,7 +124,7 @@ impl Shared {
             }
             self.geometry().len() - self.bytes_of(&state.had)
         };
-        let reserved = self.store.reserve(lacking);
+        let reserved = self.store.reserve(lacking, self.store.standing(self.id()));
         let reservation = reserved.map_err(|needed_bytes| CommitError::Full { needed_bytes })?;
         // Where another thread was faster, this one's is given back.
         self.state().reservation.get_or_insert(reservation);

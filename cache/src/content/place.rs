@@ -26,6 +26,7 @@ impl Shared {
         self.store.make_folder(self.id())?;
         self.store.backend.rename(from, &layout::file(self.id(), Kind::Data))?;
         self.store.backend.sync_dir(&layout::folder(self.id()))?;
+        self.store.sync_folders()?;
         // Before any chunk is had by the new file: who reads one asks for the file afterwards.
         *self.data.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut state = self.state();
@@ -41,6 +42,44 @@ impl Shared {
         state.data_made = true;
         state.changed = true;
         Ok(())
+    }
+
+    /// Gives up the content's bytes, and returns how many there were. It stays known, and nothing
+    /// of it is had. The caller has taken it out of everybody's reach.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that the disk refused; the rest is done as far as it goes.
+    pub(crate) fn vacate(&self) -> io::Result<u64> {
+        let mut slots = self.slots();
+        let bytes = self.lose_all();
+        // The record first: one that says more than the data file holds is found out, but costs a
+        // warning.
+        let written = match &mut *slots {
+            Some(slots) => self.write_slot(slots, super::Standing::Partial),
+            None => Ok(()),
+        };
+        *self.data.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let removed = match self.store.backend.remove(&layout::file(self.id(), Kind::Data)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.store.backend.sync_dir(&layout::folder(self.id())),
+        };
+        written.and(removed).map(|()| bytes)
+    }
+
+    /// Counts all of the content as lacking and its room as free, and returns how many bytes were
+    /// had.
+    pub(crate) fn lose_all(&self) -> u64 {
+        let mut state = self.state();
+        let bytes = self.bytes_of(&state.had);
+        // Nothing is being fetched that it would be kept for.
+        state.reservation = None;
+        for chunk in state.had.clone().iter() {
+            let place = self.geometry().chunk(chunk);
+            state.lose(chunk, place.end - place.start, &self.store);
+        }
+        state.data_made = false;
+        bytes
     }
 
     /// Notes that all of the content's bytes were seen to have this digest.

@@ -80,11 +80,13 @@ impl Store {
     pub fn create(&self, hashes: HashList, about: &About) -> Result<Content, CreateError> {
         let id = hashes.id();
         if let Some(content) = self.inner.live(id) {
-            return self.inner.join(content, &hashes, about);
+            return self.inner.join(content, &hashes, about, None);
         }
+        // Before the lock: what is evicted for it needs locks of its own.
+        let room = self.inner.room(id, hashes.geometry().len())?;
         let _opening = self.inner.opening(id);
         let Some(content) = self.inner.find(id, Some(&hashes)).map_err(CreateError::Find)? else {
-            return self.inner.make(hashes, about);
+            return self.inner.make(hashes, about, room);
         };
         let claimed = hashes.geometry().len();
         let nothing_had = content.0.state().had.is_empty();
@@ -93,19 +95,21 @@ impl Store {
             // The length was a claim, nothing came of it, and now there is another.
             drop(content);
             self.inner.discard(id).map_err(|source| CreateError::making(id, claimed, source))?;
-            return self.inner.make(hashes, about);
+            return self.inner.make(hashes, about, room);
         }
-        self.inner.join(content, &hashes, about)
+        self.inner.join(content, &hashes, about, Some(room))
     }
 }
 
 impl Inner {
-    /// Adds to a content that is there what is newly said of it, and sets room aside.
+    /// Adds to a content that is there what is newly said of it, and sets room aside, unless that
+    /// was done. A caller who holds `opening` has done it.
     fn join(
-        &self,
+        self: &Arc<Self>,
         content: Content,
         hashes: &HashList,
         about: &About,
+        room: Option<Reservation>,
     ) -> Result<Content, CreateError> {
         let id = content.id();
         let (known, claimed) = (content.geometry().len(), hashes.geometry().len());
@@ -129,11 +133,10 @@ impl Inner {
                 state.about = merged;
                 state.changed = true;
             }
-            (!state.had.is_full() && state.reservation.is_none())
-                .then(|| known - shared.bytes_of(&state.had))
+            !state.had.is_full() && state.reservation.is_none()
         };
-        if let Some(bytes) = lacking {
-            let reservation = self.room(bytes)?;
+        if lacking {
+            let reservation = room.map_or_else(|| self.room(id, known), Ok)?;
             shared.state().reservation.get_or_insert(reservation);
         }
         let make = !shared.is_small() && !shared.state().data_made;
@@ -144,10 +147,14 @@ impl Inner {
     }
 
     /// Makes a content that is not known. The caller holds `opening`.
-    fn make(self: &Arc<Self>, hashes: HashList, about: &About) -> Result<Content, CreateError> {
+    fn make(
+        self: &Arc<Self>,
+        hashes: HashList,
+        about: &About,
+        reservation: Reservation,
+    ) -> Result<Content, CreateError> {
         let id = hashes.id();
         let geometry = hashes.geometry();
-        let reservation = self.room(geometry.len())?;
         let mut state = State::new(geometry.chunks(), about.clone().bounded(), today());
         state.reservation = Some(reservation);
         let small = geometry.chunks() == 1;
@@ -206,7 +213,7 @@ impl Inner {
         }
     }
 
-    fn room(&self, bytes: u64) -> Result<Reservation, CreateError> {
-        self.reserve(bytes).map_err(|needed_bytes| CreateError::Full { needed_bytes })
+    fn room(self: &Arc<Self>, id: ContentId, len: u64) -> Result<Reservation, CreateError> {
+        self.reserve_for(id, len).map_err(|needed_bytes| CreateError::Full { needed_bytes })
     }
 }

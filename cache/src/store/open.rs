@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::scan::{self, Leftovers};
+use super::standings::Standings;
 use super::{Folders, Inner};
 use crate::backend::{Backend, Lock, Open, read_file};
 use crate::index::Index;
@@ -72,6 +73,7 @@ impl Inner {
             backend.disk_path().map(|path| path.join(INDEX)),
             Box::new(move || scan::rows(&*scanned, &found)),
         );
+        let standings = Standings::read(&*backend);
         let inner = Self {
             backend,
             quota: Quota::new(limits),
@@ -81,6 +83,7 @@ impl Inner {
             opening: Default::default(),
             // A kill may have come between a name and its sync.
             folders: Mutex::new(Folders { made: folders, unsynced: true }),
+            standings: Mutex::new(standings),
             parts: Mutex::default(),
             barrier: Mutex::default(),
             _lock: lock,
