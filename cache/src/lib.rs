@@ -13,6 +13,7 @@
 //! | How does a whole one come in? | [`import`] |
 //! | How does one go out? | [`export`] |
 //! | Where are bytes that nothing vouches for? | [`quarantine`] |
+//! | Is it all still right? | [`scrub`] |
 //! | What may be asked of a disk? | [`backend`] |
 //! | Which content is meant? | [`index`] |
 //! | What goes when room is needed? | [`eviction`] |
@@ -30,6 +31,7 @@ mod layout;
 pub mod quarantine;
 pub mod quota;
 pub mod record;
+pub mod scrub;
 pub mod store;
 
 pub use about::{About, Entry, Origin};
