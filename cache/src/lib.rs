@@ -39,4 +39,6 @@ pub use content::{CheckpointError, CommitError, Content, ReadError};
 pub use export::{ExportError, ExportHow};
 pub use import::{ImportError, ImportFrom, ImportHow, Imported, Novelty};
 pub use quarantine::{PromoteError, Quarantine, QuarantineError, QuarantineKey};
-pub use store::{CompleteError, CreateError, OpenError, Store, StoreOptions};
+pub use store::{
+    Collected, CompleteError, CreateError, EvictError, OpenError, Store, StoreOptions,
+};

@@ -7,11 +7,13 @@
 //! |---|---|
 //! | What may be set? | [`config`] |
 //! | What lies where? | [`data`] |
+//! | How does what is missing come from its origin? | [`fill`] |
 //! | What do commands report? | [`report`], [`status`], [`failure`] |
 
 pub mod config;
 pub mod data;
 pub mod failure;
+pub mod fill;
 pub mod report;
 pub mod size;
 pub mod status;

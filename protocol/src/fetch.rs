@@ -103,6 +103,16 @@ pub enum Reason {
     Lost(String),
 }
 
+impl Reason {
+    /// Returns whether this speaks against the length that was believed.
+    pub const fn disputes_length(&self) -> bool {
+        matches!(
+            self,
+            Self::BadBytes | Self::WrongLength | Self::Refused(Refusal::LengthDiffers { .. })
+        )
+    }
+}
+
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -209,6 +219,14 @@ impl Fetch {
         }
     }
 
+    /// Takes note that a source that was paused can be asked again, and for what.
+    pub fn handle_back(&mut self, id: SourceId, held: ChunkRanges, now: Instant) {
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.paused_until = None;
+        }
+        self.handle_holding(id, held, now);
+    }
+
     /// Takes note that `bytes` of a request's answer came.
     pub fn handle_bytes(&mut self, id: RequestId, bytes: u64, now: Instant) {
         let Some(request) = self.requests.get_mut(&id) else { return };
@@ -285,6 +303,15 @@ impl Fetch {
             End::Refused(refusal) => self.leave(request.source, Reason::Refused(refusal)),
             End::Later(until) => source.paused_until = Some(until),
             End::Failed(how) => self.fault(request.source, Reason::Lost(how)),
+        }
+    }
+
+    /// Takes note that a vendor's server gives no parts of a file. It is asked for all of it at
+    /// once, and what is had already comes again.
+    pub fn handle_whole_only(&mut self, id: SourceId) {
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.kind = Kind::WholeVendor;
+            source.paused_until = None;
         }
     }
 

@@ -98,6 +98,11 @@ impl Serve {
         })
     }
 
+    /// Takes note that nothing more will come: the content is no longer being filled.
+    pub fn handle_no_more(&mut self) {
+        self.promise = Promise::None;
+    }
+
     /// Returns what to do at `now`, given the chunks that are had.
     pub fn next(&mut self, had: &ChunkRanges, now: Instant) -> Step {
         if self.next == self.end {

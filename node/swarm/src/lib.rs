@@ -1,7 +1,35 @@
-//! What nodes and agents share as peers.
+//! What nodes and agents share as peers: QUIC, identity, serving, fetching, origins.
 //!
-//! - [`identity`]: who a peer is, and how that is proved
-//! - [`origin`]: the vendor's servers and their mirrors, over HTTP
+//! The decisions are `sutler-protocol`'s and the bytes lie in `sutler-cache`; here they meet
+//! sockets and the clock. Whoever is asked and whoever asks proves a name first ([`identity`]), and
+//! no byte is believed because of it.
+//!
+//! | Question | Room |
+//! |---|---|
+//! | Who is a peer, and who may ask at all? | [`identity`] |
+//! | The one socket, and how it is set up | [`endpoint`], [`transport`] |
+//! | What does a server send? | [`serve`], [`gateway`] |
+//! | How is a content gathered? | [`fetch`], [`peer`] |
+//! | Why is a connection over? | [`ended`] |
+//! | How does a vendor's server become a source? | [`origin`] |
+//! | What is arriving just now? | [`arrivals`] |
+//! | What has it all come to? | [`counters`] |
 
+pub mod arrivals;
+pub mod counters;
+pub mod ended;
+pub mod endpoint;
+pub mod fetch;
+pub mod gateway;
 pub mod identity;
 pub mod origin;
+pub mod peer;
+pub mod serve;
+pub mod transport;
+mod wire;
+
+pub use endpoint::Endpoint;
+pub use fetch::{FetchError, Fetched, Fetcher, SourceAddress, Wanted};
+pub use gateway::{Gateway, StoreGateway};
+pub use serve::Server;
+pub use transport::TransportConfig;

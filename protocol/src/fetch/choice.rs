@@ -21,6 +21,9 @@ impl Fetch {
         if !source.has_room(now) {
             return None;
         }
+        if source.kind == Kind::WholeVendor {
+            return (!self.missing.is_empty()).then(|| self.geometry.all());
+        }
         if let Some(last) = self.last_chunk_first(id, source) {
             return Some(last);
         }
@@ -133,7 +136,7 @@ impl Fetch {
     /// time. Never of the vendor: a second copy over the line costs more than the wait.
     fn second_asking(&self, id: SourceId, now: Instant) -> Option<ChunkRange> {
         let source = self.sources.get(&id)?;
-        if source.kind == Kind::Vendor {
+        if source.kind != Kind::Peer {
             return None;
         }
         let rate = source.rate()?;

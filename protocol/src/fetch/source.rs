@@ -27,10 +27,12 @@ pub enum Kind {
     Peer,
     /// A vendor's server, over HTTP: every byte of it crosses the site's line.
     Vendor,
+    /// A vendor's server that gives a file whole or not at all.
+    WholeVendor,
 }
 
 /// What a source gave in the course of a fetch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceReport {
     /// Bytes that were verified and had not been had before.
     pub good_bytes: u64,
@@ -96,9 +98,10 @@ impl Source {
         let requests_max = match self.kind {
             Kind::Peer => REQUESTS_PEER_MAX,
             Kind::Vendor => REQUESTS_VENDOR_MAX,
+            Kind::WholeVendor => 1,
         };
         let enough = self.rate.is_none_or(|rate| self.in_flight_bytes >= wanted(rate, self.rtt));
-        self.requests < if enough { REQUESTS_MIN } else { requests_max }
+        self.requests < if enough { REQUESTS_MIN.min(requests_max) } else { requests_max }
     }
 
     /// Returns measured goodput in bytes a second.

@@ -219,3 +219,24 @@ fn a_busy_source_is_asked_again_when_it_said() {
     assert_eq!(fetch.poll_timeout(), Some(now + 250 * MS));
     assert!(fetch.poll_ask(now + 250 * MS).is_some());
 }
+
+#[test]
+fn a_vendor_without_ranges_is_asked_for_all_of_it_at_once() {
+    let now = Instant::now();
+    let vendor = SourceId(0);
+    let mut fetch = fetch(40, None, now);
+    fetch.add_source(vendor, Kind::Vendor, whole(&fetch), MS);
+    let first = fetch.poll_ask(now).unwrap();
+    while fetch.poll_ask(now).is_some() {}
+    fetch.handle_end(first.request, End::Later(now), now);
+    fetch.handle_whole_only(vendor);
+    assert_eq!(fetch.poll_ask(now), None, "its other requests are not over");
+    for request in 1..3 {
+        fetch.handle_end(RequestId(request), End::Later(now), now);
+    }
+    let ask = fetch.poll_ask(now).unwrap();
+    assert_eq!(ask.chunks, fetch.geometry.all());
+    assert_eq!(fetch.poll_ask(now), None);
+    fetch.handle_stored(ask.request, ask.chunks);
+    assert_eq!(fetch.status(now), Status::Done);
+}

@@ -1,0 +1,131 @@
+//! The one UDP socket: it accepts peers, and connects to them.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use quinn::{EndpointConfig, TokioRuntime};
+
+use crate::identity::{
+    Expect, Identity, PeerName, TlsError, client_config, peer_name, server_config,
+};
+use crate::peer::{ConnectError, Peer};
+use crate::transport::TransportConfig;
+
+/// Handshakes that may wait for their certificates to be checked; more are refused.
+const INCOMING_MAX: usize = 256;
+
+/// Bytes of early packets buffered for all handshakes together.
+const INCOMING_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes of early packets buffered for one handshake: a certificate chain and little more.
+const INCOMING_BYTES_EACH: u64 = 32 << 10;
+
+/// A QUIC endpoint with this machine's identity. Cheap to clone; all clones share one socket.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    quinn: quinn::Endpoint,
+    transport: Arc<TransportConfig>,
+    name: PeerName,
+}
+
+/// Why no endpoint could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address is in use, not of this machine, or not permitted.
+    #[error("listen on UDP {address}")]
+    Socket {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The identity cannot be used for TLS.
+    #[error("use the identity for TLS")]
+    Tls(#[source] TlsError),
+}
+
+impl Endpoint {
+    /// Binds a UDP socket that both accepts and connects. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`].
+    pub fn bind(
+        address: SocketAddr,
+        identity: &Identity,
+        transport: TransportConfig,
+    ) -> Result<Self, BindError> {
+        let expect = Expect::peers_of(identity.name().organisation().clone());
+        let quinn_transport = transport.quinn();
+        let server = server_config(identity, expect.clone()).map_err(BindError::Tls)?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
+        server
+            .transport_config(quinn_transport.clone())
+            .max_incoming(INCOMING_MAX)
+            .incoming_buffer_size(INCOMING_BYTES_EACH)
+            .incoming_buffer_size_total(INCOMING_BYTES_MAX);
+        let client = client_config(identity, expect).map_err(BindError::Tls)?;
+        let mut client = quinn::ClientConfig::new(Arc::new(client));
+        client.transport_config(quinn_transport);
+
+        let failed = |source| BindError::Socket { address, source };
+        let socket = UdpSocket::bind(address).map_err(failed)?;
+        transport.size_buffers(&socket);
+        let config = EndpointConfig::default();
+        let runtime = Arc::new(TokioRuntime);
+        let mut quinn =
+            quinn::Endpoint::new(config, Some(server), socket, runtime).map_err(failed)?;
+        quinn.set_default_client_config(client);
+        Ok(Self { quinn, transport: Arc::new(transport), name: identity.name().clone() })
+    }
+
+    /// Returns the address that the socket is bound to.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; it knows the address of a socket that is bound.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.quinn.local_addr()
+    }
+
+    /// Returns this machine's own name.
+    pub const fn name(&self) -> &PeerName {
+        &self.name
+    }
+
+    /// Connects to a peer and checks who it is.
+    ///
+    /// Cancel-safe: a handshake that is dropped is given up, and nothing else was begun.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]; silence is reported after the handshake time-out with the port in it.
+    pub async fn connect(&self, address: SocketAddr) -> Result<Peer, ConnectError> {
+        let connecting = self
+            .quinn
+            .connect(address, crate::identity::SERVER_NAME)
+            .map_err(|source| ConnectError::Start { address, source })?;
+        let connection = tokio::time::timeout(self.transport.handshake_timeout(), connecting)
+            .await
+            .map_err(|_| ConnectError::Silent { address })?
+            .map_err(|source| ConnectError::of(address, source))?;
+        let name =
+            peer_name(&connection).map_err(|source| ConnectError::Name { address, source })?;
+        Ok(Peer::new(connection, name, address))
+    }
+
+    /// Closes every connection and waits until the other sides know.
+    pub async fn close(&self) {
+        self.quinn.close(crate::wire::code(sutler_protocol::close::CloseCode::Done), b"");
+        self.quinn.wait_idle().await;
+    }
+
+    pub(crate) const fn quinn(&self) -> &quinn::Endpoint {
+        &self.quinn
+    }
+
+    pub(crate) fn transport(&self) -> &TransportConfig {
+        &self.transport
+    }
+}

@@ -1,0 +1,388 @@
+//! The asking side: gathers contents from all their sources at once, into the store.
+//!
+//! The rules are [`sutler_protocol::fetch`]'s; here they meet sockets, disks and the clock. What is
+//! fetched can be served from the first chunk on.
+//!
+//! | Question | Room |
+//! |---|---|
+//! | Who is there, and what do they have? | `introduce` |
+//! | One content from many sources | `drive` |
+//! | The bytes of one request, verified and stored | `receive` |
+//! | A content of which no hash list can be had | `whole` |
+//! | Many contents over one connection | `many` |
+//! | What happened, for people and auditors | `report` |
+
+mod drive;
+mod introduce;
+mod links;
+mod many;
+mod receive;
+mod report;
+mod whole;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sutler_cache::{
+    About, CheckpointError, CommitError, CompleteError, Content, CreateError, EvictError,
+    PromoteError, QuarantineError, ReadError, Store,
+};
+use sutler_protocol::frame::Class;
+use sutler_protocol::{ContentId, Sha256Digest};
+use tokio::sync::watch;
+use url::Url;
+
+use crate::arrivals::Arrivals;
+use crate::counters::Counters;
+use crate::endpoint::Endpoint;
+use crate::gateway::Filled;
+use crate::origin::{OriginError, Origins};
+use crate::peer::RequestError;
+use drive::Outcome;
+use links::Links;
+pub use many::Each;
+pub use report::{FetchReport, Progress, SourceKind, SourceShare};
+pub use sutler_cache::QuarantineKey;
+
+/// How often, and after what wait, a content that is still being written is tried to be forgotten.
+const FORGET_ATTEMPTS: u32 = 50;
+const FORGET_AGAIN: Duration = Duration::from_millis(20);
+
+/// Where bytes may be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceAddress {
+    /// An agent or a node, over QUIC.
+    Peer(SocketAddr),
+    /// A vendor's server, over HTTP.
+    Origin(Url),
+}
+
+/// What is to be fetched.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Which content.
+    pub content: ContentId,
+    /// What is known of it; kept with it. A digest in it must agree before it is complete.
+    pub about: About,
+    /// How soon it is needed.
+    pub class: Class,
+    /// Whom to ask; all are used together.
+    pub sources: Vec<SourceAddress>,
+}
+
+/// A content that is complete in the store.
+pub struct Fetched {
+    /// The content; holding it keeps it from being evicted.
+    pub content: Content,
+    /// Where its bytes came from.
+    pub report: FetchReport,
+}
+
+/// Fetches contents into one store. Cheap to clone; all clones share connections.
+#[derive(Clone)]
+pub struct Fetcher {
+    endpoint: Endpoint,
+    store: Store,
+    arrivals: Arrivals,
+    origins: Option<Origins>,
+    counters: Arc<Counters>,
+    links: Links,
+}
+
+/// Why a content was not fetched. What was verified stays in the store, and the next fetch goes on
+/// from there.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No source could be used to the end. Each with its reason.
+    #[error("fetch {content}: {}", NoSource(.sources))]
+    NoSource {
+        /// What was wanted, as its asker named it.
+        content: String,
+        /// Who was asked, and what became of it.
+        sources: Vec<(String, String)>,
+    },
+    /// No source accepted this machine's certificate, or this machine none of theirs.
+    #[error("fetch {content}: {}", NoSource(.sources))]
+    Identity {
+        /// What was wanted, as its asker named it.
+        content: String,
+        /// Who was asked, and who turned whom down.
+        sources: Vec<(String, String)>,
+    },
+    /// Every source that answered has no such content.
+    #[error("{content} is not known to any source")]
+    Unknown {
+        /// What was wanted.
+        content: String,
+    },
+    /// The vendor's digest is not that of the bytes.
+    #[error("the bytes of {content} do not have the digest {expected}")]
+    Digest {
+        /// What was fetched.
+        content: String,
+        /// The digest that was claimed.
+        expected: Sha256Digest,
+    },
+    /// A node was asked for a vendor's file and could not give it.
+    #[error("have {address} fetch {sha256}")]
+    Resolve {
+        /// Which file.
+        sha256: Sha256Digest,
+        /// Who was asked.
+        address: SocketAddr,
+        /// What it said.
+        source: RequestError,
+    },
+    /// An origin failed while a whole file was read from it.
+    #[error("fetch from the origin")]
+    Origin(#[source] OriginError),
+    /// The store could not begin.
+    #[error("make room in the store")]
+    Create(#[source] CreateError),
+    /// The store could not read what it has.
+    #[error("read from the store")]
+    Read(#[source] ReadError),
+    /// The store could not write.
+    #[error("write to the store")]
+    Commit(#[source] CommitError),
+    /// The store could not make what it wrote durable.
+    #[error("write to the store")]
+    Checkpoint(#[source] CheckpointError),
+    /// The store could not declare the content complete.
+    #[error("complete {content}")]
+    Complete {
+        /// Which content.
+        content: ContentId,
+        /// Why not.
+        source: Box<CompleteError>,
+    },
+    /// This machine has no origins that it may ask.
+    #[error("no origin may be asked from here")]
+    NoOrigins,
+    /// The store could not keep what came.
+    #[error("keep what came until it is checked")]
+    Quarantine(#[source] QuarantineError),
+    /// The store could not take a whole file in.
+    #[error("take the file into the store")]
+    Promote(#[source] Box<PromoteError>),
+    /// The store could not forget a content whose length had been claimed wrongly.
+    #[error("forget what came of a wrong claim")]
+    Forget(#[source] EvictError),
+    /// A thread of the store ended before its work.
+    #[error("the store's work was cut off")]
+    CutOff,
+}
+
+impl Fetcher {
+    /// Returns a fetcher that asks through `endpoint` and stores into `store`. Without `origins`,
+    /// sources over HTTP are refused.
+    pub fn new(
+        endpoint: Endpoint,
+        store: Store,
+        arrivals: Arrivals,
+        origins: Option<Origins>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let links = Links::new(endpoint.clone());
+        Self { endpoint, store, arrivals, origins, counters, links }
+    }
+
+    /// Returns the store that is fetched into.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns the table of what is being fetched.
+    pub const fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
+    }
+
+    /// Returns the endpoint that is asked through.
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Fetches what is missing of a content, from all its sources together.
+    ///
+    /// Cancel-safe: what was stored stays stored, and the next fetch begins there; dropping this
+    /// costs the open requests, at most a chunk each.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`].
+    pub async fn fetch(
+        &self,
+        wanted: &Wanted,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Fetched, FetchError> {
+        let started = Instant::now();
+        let mut sources = wanted.sources.clone();
+        let mut report = FetchReport::new(wanted.content);
+        loop {
+            let outcome = self.drive(wanted, &sources, &mut report, progress).await;
+            if matches!(outcome, Err(FetchError::Digest { .. })) {
+                // Whoever named it by that digest would otherwise meet it again.
+                self.forget(wanted.content).await?;
+            }
+            match outcome? {
+                Outcome::Complete(content) => {
+                    report.finish(content.geometry().len(), started.elapsed());
+                    self.count(&report);
+                    return Ok(Fetched { content, report });
+                }
+                // What one source claimed was wrong. It is left out, and the others asked anew.
+                Outcome::WrongLength(claimant) => {
+                    self.forget(wanted.content).await?;
+                    if let Some(claimant) = claimant {
+                        sources.retain(|source| *source != claimant);
+                    }
+                    report.begin_again();
+                }
+            }
+        }
+    }
+
+    /// Fetches the file that a vendor named by its SHA-256, by way of a node that may fetch `url`.
+    ///
+    /// The node's word for the content is checked: nothing is complete before the SHA-256 of the
+    /// whole agrees. Cancel-safe, as [`Self::fetch`].
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::Resolve`] if the last node that was asked has no answer, else as
+    /// [`Self::fetch`].
+    pub async fn fetch_vendor(
+        &self,
+        sha256: Sha256Digest,
+        url: &Url,
+        mut wanted: Wanted,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Fetched, FetchError> {
+        wanted.about.sha256 = Some(sha256);
+        if let Some(id) = self.store.by_digest(sha256) {
+            wanted.content = id;
+            return self.fetch(&wanted, progress).await;
+        }
+        wanted.content = self.resolve(sha256, url, &wanted, progress).await?;
+        self.fetch(&wanted, progress).await
+    }
+
+    async fn resolve(
+        &self,
+        sha256: Sha256Digest,
+        url: &Url,
+        wanted: &Wanted,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<ContentId, FetchError> {
+        let mut refused = Vec::new();
+        let mut last = None;
+        for source in &wanted.sources {
+            let SourceAddress::Peer(address) = *source else { continue };
+            let peer = match self.links.peer(address, wanted.class).await {
+                Ok(peer) => peer,
+                Err(error) => {
+                    refused.push((address.to_string(), crate::gateway::causes(&error)));
+                    continue;
+                }
+            };
+            let filled = |Filled { have, len }: Filled| {
+                progress.send_modify(|progress| progress.upstream(have, len));
+            };
+            match peer.resolve(sha256, url, wanted.class, filled).await {
+                Ok((content, _claimed_len)) => return Ok(content),
+                Err(source) => last = Some(FetchError::Resolve { sha256, address, source }),
+            }
+        }
+        let content = sha256.to_string();
+        Err(last.unwrap_or(FetchError::NoSource { content, sources: refused }))
+    }
+
+    /// Forgets what came of a claim that was wrong.
+    async fn forget(&self, id: ContentId) -> Result<(), FetchError> {
+        let mut attempts = FORGET_ATTEMPTS;
+        loop {
+            let store = self.store.clone();
+            match blocking(move || store.remove(id)).await? {
+                Ok(()) | Err(EvictError::Unknown { .. }) => return Ok(()),
+                // Requests that were just cancelled may still be writing.
+                Err(EvictError::Leased { .. }) if attempts > 0 => {
+                    attempts -= 1;
+                    tokio::time::sleep(FORGET_AGAIN).await;
+                }
+                Err(error) => return Err(FetchError::Forget(error)),
+            }
+        }
+    }
+
+    fn count(&self, report: &FetchReport) {
+        for share in &report.sources {
+            let counter = match share.kind {
+                SourceKind::Peer => &self.counters.fetched_peer_bytes,
+                SourceKind::Node => &self.counters.fetched_node_bytes,
+                SourceKind::Vendor => &self.counters.fetched_vendor_bytes,
+            };
+            counter.add(share.bytes);
+            self.counters.wasted_bytes.add(share.wasted_bytes);
+        }
+    }
+}
+
+impl FromStr for SourceAddress {
+    type Err = SourceAddressError;
+
+    /// Reads `ADDR:PORT` as a peer and `http://…` or `https://…` as an origin.
+    fn from_str(text: &str) -> Result<Self, SourceAddressError> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Peer(address));
+        }
+        match Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Self::Origin(url)),
+            _ => Err(SourceAddressError),
+        }
+    }
+}
+
+/// A text that names no source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a source is IP:PORT of a node or agent, or an http:// or https:// URL")]
+pub struct SourceAddressError;
+
+impl fmt::Display for SourceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(address) => address.fmt(f),
+            // A query may hold a signature, which belongs in no log.
+            Self::Origin(url) => {
+                let mut shown = url.clone();
+                shown.set_query(None);
+                shown.fmt(f)
+            }
+        }
+    }
+}
+
+/// Shows who was asked and what became of it.
+struct NoSource<'a>(&'a [(String, String)]);
+
+impl fmt::Display for NoSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("no source was given");
+        }
+        f.write_str("no source could be used")?;
+        for (source, reason) in self.0 {
+            write!(f, "; {source}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs store work on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FetchError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| FetchError::CutOff)
+}

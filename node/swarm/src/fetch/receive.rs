@@ -1,0 +1,314 @@
+//! The bytes of one request: gathered into chunks, verified and stored as they become whole.
+//!
+//! While one batch is being stored the next is gathered, and a batch is whatever is whole when the
+//! store is free: single chunks on a slow line, so that a kill costs at most one, and up to
+//! [`BATCH_BYTES`] on a fast one, so that the hand-over to the disk's thread does not show.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sutler_cache::{CommitError, Content};
+use sutler_protocol::fetch::{End, RequestId};
+use sutler_protocol::frame::ChunksRequest;
+use sutler_protocol::geometry::ChunkIndex;
+use sutler_protocol::{ChunkRange, Geometry};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::introduce::Link;
+use crate::gateway::causes;
+use crate::origin::reply::ReplyFault;
+use crate::origin::{OriginBody, OriginError, Origins, Validators};
+use crate::peer::{ChunkStream, Peer, RequestError};
+
+/// Bytes that wait for the store, at most, unless one chunk has more.
+const BATCH_BYTES: usize = 512 * 1024;
+
+/// How often a slow answer says that it is alive.
+const ALIVE_EVERY: Duration = Duration::from_millis(250);
+
+/// Pieces taken from the transport at once.
+const PIECES: usize = 32;
+
+/// How long an origin that failed is left alone.
+const ORIGIN_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a request tells its driver.
+pub(super) enum Happening {
+    /// Bytes came.
+    Bytes(RequestId, u64),
+    /// Chunks were verified and written.
+    Stored(RequestId, ChunkRange),
+    /// A chunk did not verify.
+    Corrupt(RequestId, ChunkIndex),
+    /// The request is over.
+    Ended(RequestId, Ended),
+}
+
+/// How a request ended.
+pub(super) enum Ended {
+    /// In a way that the scheduler judges.
+    Told(End),
+    /// The connection is gone, and with it all requests to that source.
+    LinkLost(String),
+    /// The origin sends the whole file or nothing.
+    WholeOnly,
+    /// The source is of no use for this content.
+    Useless(String),
+    /// The store failed.
+    Store(CommitError),
+    /// A thread of the store ended before its work.
+    CutOff,
+}
+
+/// One request and where its bytes go.
+pub(super) struct Receiving {
+    pub(super) request: RequestId,
+    pub(super) chunks: ChunkRange,
+    pub(super) content: Content,
+    pub(super) to: mpsc::Sender<Happening>,
+}
+
+/// Bytes on their way.
+enum Incoming {
+    Peer(ChunkStream),
+    Origin(Box<OriginBody>),
+}
+
+impl Receiving {
+    /// Sends the request, stores what comes, and reports to the end.
+    ///
+    /// Cancel-safe: chunks whose storing was begun are stored, the rest is dropped.
+    pub(super) async fn run(
+        self,
+        link: Link,
+        asked: ChunksRequest,
+        origins: Option<Origins>,
+        validators: Validators,
+    ) {
+        let geometry = self.content.geometry();
+        let bytes = geometry.bytes(self.chunks);
+        let opened = match link {
+            Link::Peer(peer) => open_peer(&peer, asked, bytes.end - bytes.start).await,
+            Link::Origin(url) => match origins {
+                Some(origins) => open_origin(&origins, &url, bytes, &validators).await,
+                None => Err(Ended::Useless("this machine may ask no origin".to_owned())),
+            },
+        };
+        let ended = match opened {
+            Ok(incoming) => self.receive(incoming, geometry).await,
+            Err(ended) => ended,
+        };
+        // The driver is gone only if the fetch is.
+        let _ = self.to.send(Happening::Ended(self.request, ended)).await;
+    }
+
+    async fn receive(&self, mut incoming: Incoming, geometry: Geometry) -> Ended {
+        let mut gather = Gather::new(geometry, self.chunks);
+        let mut pieces = [const { Bytes::new() }; PIECES];
+        let mut storing: Option<JoinHandle<Batch>> = None;
+        let mut over: Option<Ended> = None;
+        let mut alive = Instant::now();
+        let mut unreported = 0;
+        loop {
+            if storing.is_none() {
+                if !gather.whole.is_empty() {
+                    storing = Some(self.store(gather.take()));
+                } else if let Some(over) = over {
+                    self.report_bytes(unreported).await;
+                    return over;
+                }
+            }
+            tokio::select! {
+                // Cancel-safe: a join handle keeps its result until it is taken.
+                batch = stored(&mut storing), if storing.is_some() => {
+                    storing = None;
+                    let Some(batch) = batch else { return Ended::CutOff };
+                    self.report_bytes(std::mem::take(&mut unreported)).await;
+                    alive = Instant::now();
+                    if let Err(ended) = self.report(&mut gather, batch).await {
+                        return ended;
+                    }
+                }
+                // Cancel-safe: both kinds hand out bytes only when they return them.
+                read = incoming.next(&mut pieces), if over.is_none() && gather.has_room() => {
+                    match read {
+                        Ok(0) => over = Some(Ended::Told(End::Finished)),
+                        Ok(count) => {
+                            for piece in &mut pieces[..count] {
+                                unreported += piece.len() as u64;
+                                gather.add(&std::mem::take(piece));
+                            }
+                            if alive.elapsed() >= ALIVE_EVERY {
+                                alive = Instant::now();
+                                self.report_bytes(std::mem::take(&mut unreported)).await;
+                            }
+                        }
+                        Err(ended) => over = Some(ended),
+                    }
+                }
+            }
+        }
+    }
+
+    fn store(&self, chunks: Vec<Chunk>) -> JoinHandle<Batch> {
+        let content = self.content.clone();
+        tokio::task::spawn_blocking(move || {
+            let results =
+                chunks.iter().map(|chunk| content.commit(chunk.index, &chunk.bytes)).collect();
+            Batch { chunks, results }
+        })
+    }
+
+    async fn report(&self, gather: &mut Gather, batch: Batch) -> Result<(), Ended> {
+        for (chunk, result) in batch.chunks.into_iter().zip(batch.results) {
+            let index = chunk.index;
+            let happening = match result {
+                Ok(()) => Happening::Stored(self.request, ChunkRange::one(index)),
+                Err(CommitError::Corrupt { .. }) => Happening::Corrupt(self.request, index),
+                Err(error) => return Err(Ended::Store(error)),
+            };
+            gather.reuse(chunk.bytes);
+            // The driver is gone only if the fetch is.
+            let _ = self.to.send(happening).await;
+        }
+        Ok(())
+    }
+
+    async fn report_bytes(&self, bytes: u64) {
+        if bytes > 0 {
+            let _ = self.to.send(Happening::Bytes(self.request, bytes)).await;
+        }
+    }
+}
+
+/// A chunk that is whole and was not verified.
+struct Chunk {
+    index: ChunkIndex,
+    bytes: Vec<u8>,
+}
+
+/// Chunks that were handed to the store, each with what became of it.
+struct Batch {
+    chunks: Vec<Chunk>,
+    results: Vec<Result<(), CommitError>>,
+}
+
+/// Makes chunks of pieces.
+struct Gather {
+    geometry: Geometry,
+    next: ChunkIndex,
+    end: ChunkIndex,
+    open: Vec<u8>,
+    whole: Vec<Chunk>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Gather {
+    fn new(geometry: Geometry, chunks: ChunkRange) -> Self {
+        let open = Vec::with_capacity(geometry.chunk_bytes().min(geometry.len()) as usize);
+        let (next, end) = (chunks.start(), chunks.end());
+        Self { geometry, next, end, open, whole: Vec::new(), spare: Vec::new() }
+    }
+
+    /// Returns whether more may be gathered before the store has taken what is whole.
+    fn has_room(&self) -> bool {
+        self.whole.len() * (self.geometry.chunk_bytes() as usize) < BATCH_BYTES
+    }
+
+    fn add(&mut self, mut piece: &[u8]) {
+        while !piece.is_empty() && self.next < self.end {
+            let place = self.geometry.chunk(self.next);
+            let wanted = (place.end - place.start) as usize - self.open.len();
+            let (now, later) = piece.split_at(wanted.min(piece.len()));
+            self.open.extend_from_slice(now);
+            piece = later;
+            if now.len() == wanted {
+                let spare = self.spare.pop().unwrap_or_else(|| {
+                    Vec::with_capacity(self.geometry.chunk_bytes().min(place.end) as usize)
+                });
+                let bytes = std::mem::replace(&mut self.open, spare);
+                self.whole.push(Chunk { index: self.next, bytes });
+                self.next = ChunkIndex(self.next.0 + 1);
+            }
+        }
+    }
+
+    fn take(&mut self) -> Vec<Chunk> {
+        std::mem::take(&mut self.whole)
+    }
+
+    fn reuse(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.spare.push(buffer);
+    }
+}
+
+impl Incoming {
+    /// Receives the next bytes; 0 at the end of what was asked for.
+    ///
+    /// Cancel-safe, as both kinds of stream are.
+    async fn next(&mut self, into: &mut [Bytes]) -> Result<usize, Ended> {
+        match self {
+            Self::Peer(stream) => stream.next(into).await.map_err(|error| of_peer(&error)),
+            Self::Origin(body) => match body.next().await {
+                Ok(Some(bytes)) => {
+                    into[0] = bytes;
+                    Ok(1)
+                }
+                Ok(None) => Ok(0),
+                Err(error) => Err(of_origin(&error)),
+            },
+        }
+    }
+}
+
+/// Waits for the batch that is being stored; `None` if its thread ended before its work.
+async fn stored(storing: &mut Option<JoinHandle<Batch>>) -> Option<Batch> {
+    match storing {
+        Some(handle) => handle.await.ok(),
+        None => None,
+    }
+}
+
+async fn open_peer(peer: &Peer, asked: ChunksRequest, bytes: u64) -> Result<Incoming, Ended> {
+    peer.chunks(asked, bytes).await.map(Incoming::Peer).map_err(|error| of_peer(&error))
+}
+
+async fn open_origin(
+    origins: &Origins,
+    url: &url::Url,
+    bytes: std::ops::Range<u64>,
+    validators: &Validators,
+) -> Result<Incoming, Ended> {
+    // To read the whole is also what an origin without ranges can do.
+    let body = if bytes.start == 0 && Some(bytes.end) == validators.len {
+        origins.whole(url, 0, validators).await
+    } else {
+        origins.read(url, bytes, validators).await
+    };
+    let body = body.map_err(|error| of_origin(&error))?;
+    Ok(Incoming::Origin(Box::new(body)))
+}
+
+fn of_peer(error: &RequestError) -> Ended {
+    match error {
+        RequestError::Refused(refusal) => Ended::Told(End::Refused(refusal.clone())),
+        RequestError::Connection(_) => Ended::LinkLost(causes(error)),
+        RequestError::Violation(_) | RequestError::Garbage(_) => Ended::Useless(causes(error)),
+        RequestError::Broken(_) | RequestError::Timeout => Ended::Told(End::Failed(causes(error))),
+    }
+}
+
+fn of_origin(error: &OriginError) -> Ended {
+    if matches!(error.fault(), Some(ReplyFault::WholeOnly { .. })) {
+        return Ended::WholeOnly;
+    }
+    if error.is_final() {
+        return Ended::Useless(causes(error));
+    }
+    if let Some(after) = error.retry_after() {
+        return Ended::Told(End::Later(Instant::now() + after.max(ORIGIN_PAUSE)));
+    }
+    Ended::Told(End::Failed(causes(error)))
+}

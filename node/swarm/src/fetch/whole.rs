@@ -1,0 +1,200 @@
+//! A content of which no hash list can be had: fetched in order from one origin into quarantine,
+//! and believed when the whole agrees.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sutler_cache::{
+    About, Content, Origin, PromoteError, Quarantine, QuarantineError, QuarantineKey,
+};
+use tracing::{debug, info};
+use url::Url;
+
+use super::{FetchError, Fetcher, blocking};
+use crate::gateway::{Filled, causes};
+use crate::origin::reply::ReplyFault;
+use crate::origin::{OriginBody, OriginError, Validators};
+
+/// Bytes handed to the disk at a time.
+const WRITE_BYTES: usize = 512 * 1024;
+
+/// Attempts without a new byte before the origin is given up.
+const ATTEMPTS_MAX: u32 = 4;
+
+/// The wait before the second attempt; each later one is twice as long.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// The longest wait that an origin may ask for while somebody waits for the file.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
+
+/// Why bytes of a body did not reach the quarantine.
+enum PourError {
+    Origin(OriginError),
+    Fetch(FetchError),
+}
+
+impl Fetcher {
+    /// Fetches a whole file from an origin into quarantine, resuming what an earlier attempt left,
+    /// and makes a content of it if it agrees with `key`. Tells `filled` how far it is, and returns
+    /// the content with the bytes that came over the line.
+    ///
+    /// Cancel-safe: what came stays in quarantine, and the next attempt goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::Origin`] if the origin cannot be read to the end,
+    /// [`FetchError::Quarantine`] if the store cannot keep the bytes, [`FetchError::Promote`] if
+    /// they are not what was asked for.
+    pub async fn fetch_whole(
+        &self,
+        key: QuarantineKey,
+        url: &Url,
+        mut about: About,
+        mut filled: impl FnMut(Filled),
+    ) -> Result<(Content, u64), FetchError> {
+        let store = self.store.clone();
+        let quarantine =
+            blocking(move || store.quarantine(key, None)).await?.map_err(FetchError::Quarantine)?;
+        let quarantine = Arc::new(quarantine);
+        let mut received = 0;
+        let mut attempts = 0;
+        loop {
+            let had = quarantine.len();
+            let error = match self.pour(&quarantine, url, &mut received, &mut filled).await {
+                Ok(()) => break,
+                Err(PourError::Fetch(error)) => return Err(error),
+                Err(PourError::Origin(error)) => error,
+            };
+            if matches!(error.fault(), Some(ReplyFault::Changed | ReplyFault::WrongLength { .. })) {
+                info!(%url, "the file has changed at its origin, beginning anew");
+                let begun = quarantine.clone();
+                blocking(move || begun.restart(None, None))
+                    .await?
+                    .map_err(FetchError::Quarantine)?;
+            } else if error.is_final() {
+                return Err(FetchError::Origin(error));
+            }
+            attempts = if quarantine.len() > had { 0 } else { attempts + 1 };
+            if attempts >= ATTEMPTS_MAX {
+                return Err(FetchError::Origin(error));
+            }
+            debug!(error = causes(&error), "the origin is asked again");
+            let wait = error.retry_after().unwrap_or(RETRY_AFTER * 2_u32.pow(attempts));
+            tokio::time::sleep(wait.min(RETRY_AFTER_MAX)).await;
+        }
+        self.counters.fetched_vendor_bytes.add(received);
+        if let Some(origin) = quarantine.origin() {
+            about.origins.retain(|other| other.url != origin.url);
+            about.origins.insert(0, origin);
+        }
+        let promoted = blocking(move || {
+            // The last pour's writes are over, so nobody else holds it.
+            Arc::into_inner(quarantine).map(|quarantine| quarantine.promote(&about))
+        });
+        let content = promoted
+            .await?
+            .ok_or(FetchError::CutOff)?
+            .map_err(|error| FetchError::Promote(Box::new(error)))?;
+        Ok((content, received))
+    }
+
+    /// Reads the file from where the quarantine ends.
+    async fn pour(
+        &self,
+        quarantine: &Arc<Quarantine>,
+        url: &Url,
+        received: &mut u64,
+        filled: &mut impl FnMut(Filled),
+    ) -> Result<(), PourError> {
+        let had = quarantine.len();
+        if quarantine.expected_len() == Some(had) {
+            return Ok(());
+        }
+        let Some(origins) = &self.origins else {
+            return Err(PourError::Fetch(FetchError::NoOrigins));
+        };
+        let known = quarantine.origin().filter(|origin| origin.url == url.as_str());
+        let validators = Validators {
+            etag: known.as_ref().and_then(|origin| origin.etag.clone()),
+            last_modified: known.as_ref().and_then(|origin| origin.last_modified.clone()),
+            len: quarantine.expected_len(),
+        };
+        let mut body = origins.whole(url, had, &validators).await.map_err(PourError::Origin)?;
+        let len = body.file().len();
+        let origin = Origin {
+            url: url.to_string(),
+            etag: body.file().validators.etag.clone(),
+            last_modified: body.file().validators.last_modified.clone(),
+        };
+        let begun = quarantine.clone();
+        let noted = move || -> Result<(), QuarantineError> {
+            begun.expect_len(len)?;
+            begun.set_origin(&origin)
+        };
+        store_work(noted).await?;
+        filled(Filled { have: had, len });
+        let poured = drain(quarantine, &mut body, len, filled).await;
+        *received += body.received();
+        poured?;
+        let end = quarantine.clone();
+        store_work(move || {
+            let len = end.len();
+            end.expect_len(Some(len))?;
+            end.checkpoint()
+        })
+        .await
+    }
+}
+
+/// Writes a body to its end, in order.
+async fn drain(
+    quarantine: &Arc<Quarantine>,
+    body: &mut OriginBody,
+    len: Option<u64>,
+    filled: &mut impl FnMut(Filled),
+) -> Result<(), PourError> {
+    let mut offset = quarantine.len();
+    let mut gathered = Vec::with_capacity(WRITE_BYTES);
+    loop {
+        let next = body.next().await;
+        if let Ok(Some(bytes)) = &next {
+            gathered.extend_from_slice(bytes);
+        }
+        let is_over = !matches!(next, Ok(Some(_)));
+        // What came before a failure is kept, too.
+        if gathered.len() >= WRITE_BYTES || (is_over && !gathered.is_empty()) {
+            let bytes = std::mem::replace(&mut gathered, Vec::with_capacity(WRITE_BYTES));
+            let (written, at) = (quarantine.clone(), offset);
+            offset += bytes.len() as u64;
+            store_work(move || {
+                written.write_at(at, &bytes)?;
+                if written.checkpoint_due(Instant::now()) { written.checkpoint() } else { Ok(()) }
+            })
+            .await?;
+            filled(Filled { have: offset, len });
+        }
+        match next {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(PourError::Origin(error)),
+        }
+    }
+}
+
+async fn store_work(
+    work: impl FnOnce() -> Result<(), QuarantineError> + Send + 'static,
+) -> Result<(), PourError> {
+    let done = blocking(work).await.map_err(PourError::Fetch)?;
+    done.map_err(|error| PourError::Fetch(FetchError::Quarantine(error)))
+}
+
+impl FetchError {
+    /// Returns whether the origin or its bytes are to blame, so that another one may do better.
+    pub(super) fn is_of_origin(&self) -> bool {
+        match self {
+            Self::Origin(_) => true,
+            Self::Promote(error) => matches!(**error, PromoteError::Mismatch { .. }),
+            _ => false,
+        }
+    }
+}

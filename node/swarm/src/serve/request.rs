@@ -1,0 +1,325 @@
+//! One request: read it, find the content, send the answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quinn::{Connection, RecvStream, SendStream};
+use sutler_cache::Content;
+use sutler_protocol::close::CloseCode;
+use sutler_protocol::frame::{
+    Answer, Body, ChunksRequest, Holding, Mismatch, Open, Opened, Refusal, Request, Resolve,
+    URL_BYTES_MAX,
+};
+use sutler_protocol::geometry::ChunkIndex;
+use sutler_protocol::serve::{Promise, Serve, Step};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tracing::{debug, warn};
+use url::Url;
+
+use super::Shared;
+use crate::arrivals::Stored;
+use crate::gateway::{Filled, Gateway, Served, causes, store_failed};
+use crate::wire::{self, ReceiveError};
+
+/// How long a peer may take to say what it wants once it has opened a stream.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a reader may take no byte before it is given up.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+
+/// How often a peer that waits for a fill hears of it.
+const FILLING_EVERY: Duration = Duration::from_secs(5);
+
+/// What answering one request needs.
+pub(super) struct Answering<G> {
+    pub(super) shared: Arc<Shared<G>>,
+    pub(super) connection: Connection,
+    pub(super) sending: Arc<Semaphore>,
+}
+
+/// Why an answer was not sent to its end.
+#[derive(Debug, thiserror::Error)]
+enum AnswerError {
+    #[error("the reader went away")]
+    Gone(#[source] quinn::WriteError),
+    #[error("the reader took nothing for {} s", WRITE_STALL_MAX.as_secs())]
+    Stalled,
+    #[error("a chunk was found damaged while it was being sent")]
+    Damaged,
+    #[error("no more of it came")]
+    NothingMore,
+}
+
+impl<G: Gateway> Answering<G> {
+    /// Answers the request on this stream.
+    pub(super) async fn run(self, mut send: SendStream, mut receive: RecvStream) {
+        self.shared.counters.requests.add(1);
+        let request = match timeout(REQUEST_TIMEOUT, wire::receive(&mut receive)).await {
+            Ok(Ok(request)) => request,
+            Ok(Err(error @ ReceiveError::Frame(_))) => {
+                warn!(error = causes(&error), "a peer broke the protocol");
+                self.shared.counters.violations.add(1);
+                self.connection.close(wire::code(CloseCode::BadFrame), b"");
+                return;
+            }
+            Ok(Err(ReceiveError::Stream(_))) => return,
+            Err(_) => return reset(&mut send, CloseCode::TooSlow),
+        };
+        let answered = match request {
+            Request::Open(open) => self.open(&mut send, &open).await,
+            Request::Chunks(chunks) => self.chunks(&mut send, &chunks).await,
+            Request::Resolve(resolve) => self.resolve(&mut send, resolve).await,
+            Request::Mismatch(mismatch) => self.mismatch(&mut send, &mismatch).await,
+        };
+        match answered {
+            // It fails only if the reader is gone already.
+            Ok(()) => drop(send.finish()),
+            Err(error) => {
+                debug!(error = causes(&error), "an answer was cut off");
+                reset(&mut send, error.close_code());
+            }
+        }
+    }
+
+    async fn open(&self, send: &mut SendStream, open: &Open) -> Result<(), AnswerError> {
+        let served = match self.shared.gateway.open(open.content, open.class).await {
+            Ok(served) => served,
+            Err(refusal) => return self.refuse(send, refusal).await,
+        };
+        let content = &served.content;
+        let body = match open.body {
+            Body::List if content.geometry().chunks() > 1 => content.hashes().as_bytes().to_vec(),
+            Body::List if content.had().is_full() => {
+                match read(content, 0..content.geometry().len()).await {
+                    Ok(bytes) => bytes.to_vec(),
+                    Err(refusal) => return self.damaged(send, content, refusal).await,
+                }
+            }
+            Body::List | Body::Nothing => Vec::new(),
+        };
+        let opened = Answer::Opened(Opened {
+            len: content.geometry().len(),
+            holding: holding(&served),
+            body_bytes: body.len() as u32,
+        });
+        // One write for both: a small content is then one packet, not two.
+        let mut answer = sutler_protocol::frame::encode(&opened);
+        answer.extend_from_slice(&body);
+        self.shared.counters.served_bytes.add(body.len() as u64);
+        self.write(send, answer.into()).await
+    }
+
+    async fn chunks(
+        &self,
+        send: &mut SendStream,
+        asked: &ChunksRequest,
+    ) -> Result<(), AnswerError> {
+        let mut served = match self.shared.gateway.open(asked.content, asked.class).await {
+            Ok(served) => served,
+            Err(refusal) => return self.refuse(send, refusal).await,
+        };
+        let content = served.content.clone();
+        let promise = if served.is_filling { Promise::Coming } else { Promise::None };
+        let begun = Serve::new(asked, content.geometry(), promise, Instant::now());
+        let mut serve = match begun {
+            Ok(serve) => serve,
+            Err(refusal) => return self.refuse(send, refusal).await,
+        };
+        let passing = self.shared.gate.enter(asked.class);
+        let mut is_announced = false;
+        let mut bytes_left = serve.remaining_bytes();
+        loop {
+            match serve.next(&content.had(), Instant::now()) {
+                Step::Done => return Ok(()),
+                Step::Wait { until } => {
+                    if wait(&mut served.stored, until).await == Waited::ForNothing {
+                        serve.handle_no_more();
+                    }
+                }
+                Step::Refuse(refusal) if is_announced => {
+                    debug!(%refusal, "a promised chunk did not come");
+                    return Err(AnswerError::NothingMore);
+                }
+                Step::Refuse(refusal) => return self.refuse(send, refusal).await,
+                Step::Send { bytes, .. } => {
+                    passing.wait().await;
+                    // Closed never: the semaphore lives as long as this request.
+                    let _sending = self.sending.acquire().await;
+                    let data = match read(&content, bytes).await {
+                        Ok(data) => data,
+                        Err(refusal) if is_announced => {
+                            self.report_damage(&content);
+                            debug!(%refusal, "a chunk cannot be read");
+                            return Err(AnswerError::Damaged);
+                        }
+                        Err(refusal) => return self.damaged(send, &content, refusal).await,
+                    };
+                    if !is_announced {
+                        is_announced = true;
+                        self.announce(send, bytes_left).await?;
+                    }
+                    bytes_left -= data.len() as u64;
+                    self.shared.counters.served_bytes.add(data.len() as u64);
+                    self.write(send, data).await?;
+                }
+            }
+        }
+    }
+
+    async fn resolve(&self, send: &mut SendStream, asked: Resolve) -> Result<(), AnswerError> {
+        let url = match Url::parse(&asked.url) {
+            Ok(url) if asked.url.len() <= URL_BYTES_MAX => url,
+            _ => return self.refuse(send, Refusal::OutOfBounds).await,
+        };
+        let (filled, have) = watch::channel(Filled::default());
+        let resolving = self.shared.gateway.resolve(asked.sha256, url, asked.class, filled);
+        tokio::pin!(resolving);
+        loop {
+            // Cancel-safe: `resolving` is polled on, never dropped before it is done.
+            match timeout(FILLING_EVERY, &mut resolving).await {
+                Ok(Ok((content, len))) => {
+                    return self.answer(send, &Answer::Resolved { content, len }).await;
+                }
+                Ok(Err(refusal)) => return self.refuse(send, refusal).await,
+                Err(_) => {
+                    let Filled { have, len } = *have.borrow();
+                    self.answer(send, &Answer::Filling { have, len }).await?;
+                }
+            }
+        }
+    }
+
+    async fn mismatch(&self, send: &mut SendStream, asked: &Mismatch) -> Result<(), AnswerError> {
+        let class = sutler_protocol::frame::Class::Background;
+        let served = match self.shared.gateway.open(asked.content, class).await {
+            Ok(served) => served,
+            Err(refusal) => return self.refuse(send, refusal).await,
+        };
+        let chunk = ChunkIndex(asked.chunk);
+        if chunk > served.content.geometry().last() {
+            return self.refuse(send, Refusal::OutOfBounds).await;
+        }
+        self.shared.counters.mismatches.add(1);
+        // One at a time for each connection: hashing for nothing is what a hostile peer would ask.
+        let _sending = self.sending.acquire().await;
+        let content = served.content.clone();
+        let rechecked = tokio::task::spawn_blocking(move || content.recheck(chunk)).await;
+        match rechecked {
+            Ok(Ok(good)) => {
+                if !good {
+                    self.shared.gateway.damaged(asked.content, chunk);
+                }
+                self.answer(send, &Answer::Rechecked { good }).await
+            }
+            Ok(Err(error)) => self.refuse(send, store_failed(&error)).await,
+            Err(error) => self.refuse(send, store_failed(&error)).await,
+        }
+    }
+
+    async fn announce(&self, send: &mut SendStream, bytes: u64) -> Result<(), AnswerError> {
+        self.answer(send, &Answer::Chunks { bytes }).await
+    }
+
+    async fn refuse(&self, send: &mut SendStream, refusal: Refusal) -> Result<(), AnswerError> {
+        debug!(%refusal, "refused");
+        self.shared.counters.requests_refused.add(1);
+        self.answer(send, &Answer::Refused(refusal)).await
+    }
+
+    async fn damaged(
+        &self,
+        send: &mut SendStream,
+        content: &Content,
+        refusal: Refusal,
+    ) -> Result<(), AnswerError> {
+        self.report_damage(content);
+        self.refuse(send, refusal).await
+    }
+
+    /// Has the chunks that reading found damaged fetched again.
+    fn report_damage(&self, content: &Content) {
+        if let Some(chunk) = content.had().complement().iter().next() {
+            self.shared.gateway.damaged(content.id(), chunk);
+        }
+    }
+
+    async fn answer(&self, send: &mut SendStream, answer: &Answer) -> Result<(), AnswerError> {
+        self.write(send, sutler_protocol::frame::encode(answer).into()).await
+    }
+
+    async fn write(&self, send: &mut SendStream, bytes: Bytes) -> Result<(), AnswerError> {
+        timeout(WRITE_STALL_MAX, send.write_chunk(bytes))
+            .await
+            .map_err(|_| AnswerError::Stalled)?
+            .map_err(AnswerError::Gone)
+    }
+}
+
+impl AnswerError {
+    const fn close_code(&self) -> CloseCode {
+        match self {
+            Self::Gone(_) => CloseCode::Done,
+            Self::Stalled | Self::NothingMore => CloseCode::TooSlow,
+            Self::Damaged => CloseCode::Damaged,
+        }
+    }
+}
+
+/// Says what is had, or promised.
+fn holding(served: &Served) -> Holding {
+    let had = served.content.had();
+    match (had.is_full(), served.is_filling) {
+        (true, _) => Holding::Whole,
+        (false, true) => Holding::Filling(had.to_bitmap()),
+        (false, false) => Holding::Part(had.to_bitmap()),
+    }
+}
+
+/// Reads verified bytes on a thread that may block.
+async fn read(content: &Content, bytes: std::ops::Range<u64>) -> Result<Bytes, Refusal> {
+    let content = content.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut into = vec![0; (bytes.end - bytes.start) as usize];
+        content.read(bytes, &mut into).map(|()| Bytes::from(into))
+    });
+    match reading.await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => {
+            warn!(error = causes(&error), "a content cannot be read");
+            Err(Refusal::Damaged)
+        }
+        Err(error) => Err(store_failed(&error)),
+    }
+}
+
+/// What waiting for more came to.
+#[derive(PartialEq)]
+enum Waited {
+    /// There may be more now.
+    ForMore,
+    /// Nobody fetches the content any more.
+    ForNothing,
+}
+
+/// Waits until more was stored, nobody fetches any more, or it is `until`.
+async fn wait(stored: &mut Option<Stored>, until: Instant) -> Waited {
+    let Some(watch) = stored else { return Waited::ForNothing };
+    tokio::select! {
+        // Cancel-safe: it only waits.
+        changed = watch.changed() => {
+            // What was stored last is looked at once more before giving up.
+            if changed.is_err() {
+                *stored = None;
+            }
+            Waited::ForMore
+        }
+        () = tokio::time::sleep_until(until.into()) => Waited::ForMore,
+    }
+}
+
+fn reset(send: &mut SendStream, code: CloseCode) {
+    // It fails only if the stream is over already.
+    let _ = send.reset(wire::code(code));
+}
