@@ -6,6 +6,7 @@
 //! contents/ab/HEX.data    a content's bytes; `ab` are the first two digits of its id
 //! contents/ab/HEX.list    its hash list, if it has more than one chunk
 //! contents/ab/HEX.rec     its record
+//! moving                  here while a move to this folder is under way
 //! standings               what the orders think of each content
 //! damaged/                what could not be read, set aside for a human
 //! quarantine/import-N     bytes of an import under way; a start removes it
@@ -26,6 +27,8 @@ pub(crate) const LOCK: &str = "lock";
 pub(crate) const FORMAT: &str = "format";
 /// Holds what a scan of the records can rebuild.
 pub(crate) const INDEX: &str = "index";
+/// Is there while a store is being moved here, and half of it has come.
+pub(crate) const MOVING: &str = "moving";
 /// Says what the orders think of each content.
 pub(crate) const STANDINGS: &str = "standings";
 /// Holds one folder for each first two digits of an id.

@@ -14,6 +14,7 @@
 //! | How does one go out? | [`export`] |
 //! | Where are bytes that nothing vouches for? | [`quarantine`] |
 //! | Is it all still right? | [`scrub`] |
+//! | How does all of it move elsewhere? | [`relocate`] |
 //! | What may be asked of a disk? | [`backend`] |
 //! | Which content is meant? | [`index`] |
 //! | What goes when room is needed? | [`eviction`] |
@@ -31,6 +32,7 @@ mod layout;
 pub mod quarantine;
 pub mod quota;
 pub mod record;
+pub mod relocate;
 pub mod scrub;
 pub mod store;
 

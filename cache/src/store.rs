@@ -24,6 +24,7 @@ use crate::index::{Index, Summary};
 use crate::layout;
 use crate::quarantine::Parts;
 use crate::quota::{Limits, Quota, Usage};
+use crate::relocate::place_of;
 
 mod complete;
 mod create;
@@ -38,8 +39,8 @@ use standings::Standings;
 
 pub use complete::CompleteError;
 pub use create::CreateError;
-pub(crate) use open::replace;
 pub use open::{FORMAT_VERSION, OpenError};
+pub(crate) use open::{check_format, format_text, replace};
 pub use room::{Collected, EvictError};
 
 /// What a store may fill.
@@ -97,14 +98,14 @@ const OPENING_LOCKS: usize = 16;
 const MEMORY_MAX: usize = 64 * 1024;
 
 impl Store {
-    /// Opens the store in the folder `dir`, making it if there is none, and takes it for this
-    /// process.
+    /// Opens the store in the folder `dir`, or where it was moved to from there, making it if there
+    /// is none, and takes it for this process.
     ///
     /// # Errors
     ///
     /// [`OpenError`]; among them [`OpenError::Owned`] if another process has it.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, OpenError> {
-        let disk = Disk::open(dir).map_err(OpenError::Folder)?;
+        let disk = Disk::open(&place_of(dir)?).map_err(OpenError::Folder)?;
         Self::open_on(Arc::new(disk), options)
     }
 

@@ -40,6 +40,17 @@ pub enum OpenError {
         /// The format found.
         found: u32,
     },
+    /// It was moved to a folder that has no store: the folder's disk may be missing.
+    #[error("find the store that was moved to {}", to.display())]
+    Elsewhere {
+        /// Where it was moved to.
+        to: PathBuf,
+        /// What the disk answered.
+        source: io::Error,
+    },
+    /// The folder is the target of a move that was interrupted: half a store. Repeat the move.
+    #[error("a store is being moved here, and only half of it has come")]
+    Moving,
     /// The format file makes no sense. It is not taken for an empty store.
     #[error("the store's format file is damaged")]
     Format,
@@ -129,11 +140,9 @@ fn folders(backend: &dyn Backend) -> Result<BTreeSet<u8>, OpenError> {
 /// Checks the format, or gives an empty folder one. The format file is made last, so that a folder
 /// without one is known to hold nothing that was acknowledged.
 fn prepare(backend: &dyn Backend) -> Result<(), OpenError> {
-    match read_file(backend, Path::new(FORMAT), FORMAT_BYTES_MAX) {
-        Ok(bytes) => return check_format(&bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(OpenError::Format),
-        Err(source) => return Err(OpenError::Prepare { path: FORMAT.into(), source }),
+    match check_format(backend) {
+        Err(OpenError::Prepare { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        other => return other,
     }
     for folder in [CONTENTS, DAMAGED, QUARANTINE] {
         backend
@@ -144,13 +153,23 @@ fn prepare(backend: &dyn Backend) -> Result<(), OpenError> {
     backend
         .sync_dir(Path::new(""))
         .map_err(|source| OpenError::Prepare { path: CONTENTS.into(), source })?;
-    let text = format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n");
-    replace(backend, Path::new(FORMAT), text.as_bytes())
+    replace(backend, Path::new(FORMAT), format_text().as_bytes())
         .map_err(|source| OpenError::Prepare { path: FORMAT.into(), source })
 }
 
-fn check_format(bytes: &[u8]) -> Result<(), OpenError> {
-    let version = std::str::from_utf8(bytes)
+/// Returns what the format file of a store says that this program makes.
+pub(crate) fn format_text() -> String {
+    format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n")
+}
+
+/// Checks that the store has the format that this program reads.
+pub(crate) fn check_format(backend: &dyn Backend) -> Result<(), OpenError> {
+    let bytes = match read_file(backend, Path::new(FORMAT), FORMAT_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(OpenError::Format),
+        Err(source) => return Err(OpenError::Prepare { path: FORMAT.into(), source }),
+    };
+    let version = std::str::from_utf8(&bytes)
         .ok()
         .and_then(|text| text.strip_prefix(FORMAT_PREFIX)?.strip_suffix('\n')?.parse().ok());
     match version {
