@@ -37,8 +37,13 @@ pub use source::{Kind, SourceReport};
 /// How much longer than expected a request may take before another source takes it over.
 pub const SLOW_FACTOR: u32 = 3;
 
-/// How long a request may go without a byte before it counts as stalled.
-pub const STALL_MAX: Duration = Duration::from_secs(10);
+/// How long a request may go without a byte before it counts as stalled: longer than an honest
+/// server waits for a promised chunk ([`crate::serve::WAIT_MAX`]) before it says so. Where others
+/// have the chunk, a silent source is taken over long before.
+pub const STALL_MAX: Duration = Duration::from_secs(40);
+
+/// When a request that is late, and that nobody would finish sooner, is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 /// How long a fetch may go on with nothing coming and nothing to ask for.
 pub const IDLE_MAX: Duration = Duration::from_secs(30);
@@ -330,18 +335,31 @@ impl Fetch {
             .collect();
         for id in stalled {
             if let Some(request) = self.close(id) {
+                // Not idle yet: whoever stalled may be asked once more.
+                self.last_progress = now;
                 self.events.push_back(Event::Cancel(id));
                 self.fault(request.source, Reason::Stalled);
             }
         }
-        let slow: Vec<RequestId> = self
+        for source in self.sources.values_mut() {
+            source.paused_until = source.paused_until.filter(|until| now < *until);
+        }
+        let due: Vec<RequestId> = self
             .requests
             .iter()
-            .filter(|(_, request)| now >= request.due && self.another_would_be_faster(request, now))
+            .filter(|(_, request)| now >= request.due)
             .map(|(id, _)| *id)
             .collect();
-        for id in slow {
-            if let Some(request) = self.close(id) {
+        for id in due {
+            let takes_over = self
+                .requests
+                .get(&id)
+                .is_some_and(|request| self.another_would_be_faster(request, now));
+            if !takes_over {
+                if let Some(request) = self.requests.get_mut(&id) {
+                    request.due = now + LOOK_AGAIN;
+                }
+            } else if let Some(request) = self.close(id) {
                 self.events.push_back(Event::Cancel(id));
                 if let Some(source) = self.sources.get_mut(&request.source) {
                     source.measure_end(now);
@@ -357,12 +375,12 @@ impl Fetch {
             return None;
         }
         let requests = self.requests.values().map(|request| {
-            // A due request that nobody else can take over is looked at again when it stalls.
             let stall = request.last_byte + STALL_MAX;
             if self.is_sole(request) { stall } else { request.due.min(stall) }
         });
         let pauses = self.sources.values().filter_map(|source| source.paused_until);
-        requests.chain(pauses).chain([self.last_progress + IDLE_MAX]).min()
+        let idle = self.requests.is_empty().then_some(self.last_progress + IDLE_MAX);
+        requests.chain(pauses).chain(idle).min()
     }
 
     /// Returns the next thing to act on.

@@ -240,3 +240,29 @@ fn a_vendor_without_ranges_is_asked_for_all_of_it_at_once() {
     fetch.handle_stored(ask.request, ask.chunks);
     assert_eq!(fetch.status(now), Status::Done);
 }
+
+#[test]
+fn the_next_look_is_never_in_the_past() {
+    let start = Instant::now();
+    let mut fetch = fetch(64, None, start);
+    for id in 0..2 {
+        fetch.add_source(SourceId(id), Kind::Peer, whole(&fetch), MS);
+    }
+    let mut now = start;
+    let mut looks = 0;
+    while fetch.status(now) == Status::Running {
+        while let Some(ask) = fetch.poll_ask(now) {
+            if ask.source == SourceId(1) {
+                let until = now + Duration::from_millis(250);
+                fetch.handle_end(ask.request, End::Later(until), now);
+            }
+        }
+        while fetch.poll_event().is_some() {}
+        let next = fetch.poll_timeout().unwrap();
+        assert!(next > now, "it would spin");
+        now = next;
+        fetch.handle_timeout(now);
+        looks += 1;
+    }
+    assert!(looks < 2_000, "{looks} looks at nothing");
+}

@@ -435,7 +435,7 @@ impl<'a> Drive<'a> {
             source.useless = Some(Useless::bad("sent a bitmap of another size"));
             return;
         };
-        source.is_partial = matches!(introduced.holding, Holding::Part(_));
+        source.is_partial = introduced.holding != Holding::Whole;
         let id = SourceId(index as u32);
         machine.add_source(id, introduced.scheduled_as(), held.clone(), introduced.rtt);
         machine.handle_back(id, held, Instant::now());
@@ -450,7 +450,7 @@ impl<'a> Drive<'a> {
             return;
         };
         if let Ok(held) = holding.promised(content.geometry()) {
-            self.sources[index].is_partial = matches!(holding, Holding::Part(_));
+            self.sources[index].is_partial = holding != Holding::Whole;
             machine.handle_holding(SourceId(index as u32), held, Instant::now());
         }
     }
