@@ -9,14 +9,19 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use sutler_swarm::TransportConfig;
+use sutler_swarm::origin::OriginConfig;
+use sutler_swarm::origin::allow::AllowList;
+use sutler_swarm::serve::CONNECTIONS_MAX;
 use toml::Value;
 use toml::map::Map;
 
+use crate::failure::{Failure, Kind};
 use crate::size::ByteCount;
 
 /// Bytes of a config file, at most: a long list of origins fits many times.
@@ -33,6 +38,12 @@ const FREE_BYTES_MIN: ByteCount = ByteCount(1 << 30);
 pub struct Config {
     /// The `[store]` table.
     pub store: StoreConfig,
+    /// The `[origin]` table: which vendors' servers may be asked.
+    pub origin: OriginConfig,
+    /// The `[transport]` table: how QUIC is set up.
+    pub transport: TransportConfig,
+    /// The `[limits]` table.
+    pub limits: LimitsConfig,
     /// The `[http]` table.
     pub http: HttpConfig,
 }
@@ -55,6 +66,14 @@ pub struct StoreConfig {
 pub struct HttpConfig {
     /// Address of `/metrics` and `/healthz`. Absent: they are off.
     pub listen: Option<SocketAddr>,
+}
+
+/// The `[limits]` table: how much others may ask of this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Connections of peers at a time. More are refused.
+    pub connections_max: NonZeroUsize,
 }
 
 /// Why a config cannot be used.
@@ -97,6 +116,13 @@ impl Default for StoreConfig {
     }
 }
 
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        let connections_max = NonZeroUsize::new(CONNECTIONS_MAX).unwrap_or(NonZeroUsize::MIN);
+        Self { connections_max }
+    }
+}
+
 impl Config {
     /// Reads the config file at `path`.
     ///
@@ -125,6 +151,9 @@ impl Config {
         let mut mistakes = Vec::new();
         let config = Self {
             store: part(&mut table, "store", &mut mistakes),
+            origin: part(&mut table, "origin", &mut mistakes),
+            transport: part(&mut table, "transport", &mut mistakes),
+            limits: part(&mut table, "limits", &mut mistakes),
             http: part(&mut table, "http", &mut mistakes),
         };
         mistakes.extend(
@@ -142,6 +171,14 @@ impl Config {
             let message = "a store of no bytes holds nothing: leave it out, or set keep = false";
             mistakes.push(Mistake::new("store.bytes_max", message));
         }
+        if let Err(problems) = AllowList::new(&self.origin.allow) {
+            mistakes.extend(problems.iter().map(|(position, problem)| {
+                let causes = Failure::from_error(Kind::Usage, problem).to_string();
+                Mistake::new(format!("origin.allow[{position}]"), causes)
+            }));
+        }
+        let problems = self.transport.problems();
+        mistakes.extend(problems.into_iter().map(|message| Mistake::new("transport", message)));
     }
 }
 
@@ -273,12 +310,17 @@ mod tests {
     fn each_part_is_read() {
         let config = Config::parse(
             "[store]\nbytes_max = '2GiB'\nfree_bytes_min = 5\nkeep = false\n\
+             [origin]\nallow = ['https://deb.debian.org/debian']\n\
+             [transport]\nmtu_max = 1452\n[limits]\nconnections_max = 7\n\
              [http]\nlisten = '127.0.0.1:9100'\n",
         )
         .expect("a good config");
         assert_eq!(config.store.bytes_max, Some(ByteCount(2 << 30)));
         assert_eq!(config.store.free_bytes_min, ByteCount(5));
         assert!(!config.store.keep);
+        assert_eq!(config.origin.allow.len(), 1);
+        assert_eq!(config.transport.mtu_max, 1452);
+        assert_eq!(config.limits.connections_max.get(), 7);
         assert_eq!(config.http.listen, "127.0.0.1:9100".parse().ok());
     }
 
@@ -295,6 +337,17 @@ mod tests {
             assert!(paths.contains(&path), "{path} is missing in {found:#?}");
         }
         assert_eq!(paths.len(), 6, "{found:#?}");
+    }
+
+    #[test]
+    fn what_no_type_can_say_is_checked_in_every_part() {
+        let found = mistakes(
+            "store.bytes_max = 0\ntransport.mtu_max = 9000\n\
+             origin.allow = ['ftp://a', 'https://good', { url = 'nonsense' }, 7]\n",
+        );
+        for path in ["store.bytes_max", "transport", "origin.allow[0]", "origin.allow[3]"] {
+            assert!(found.iter().any(|line| line.starts_with(path)), "{path}: {found:#?}");
+        }
     }
 
     #[test]

@@ -7,13 +7,22 @@
 //! |---|---|
 //! | What may be set? | [`config`] |
 //! | What lies where? | [`data`] |
-//! | How does what is missing come from its origin? | [`fill`] |
+//! | How does a command reach the process that owns a store? | [`local`] |
+//! | What does a node consist of, and in which order does it stop? | [`node`] |
+//! | What does it do with a store? | [`owner`] |
+//! | What is missing, and where to get it? | [`fill`] |
+//! | What is measured, and who may read that? | [`metrics`], [`http`] |
 //! | What do commands report? | [`report`], [`status`], [`failure`] |
 
 pub mod config;
 pub mod data;
 pub mod failure;
 pub mod fill;
+pub mod http;
+pub mod local;
+pub mod metrics;
+pub mod node;
+pub mod owner;
 pub mod report;
 pub mod size;
 pub mod status;

@@ -22,9 +22,9 @@ pub mod socket;
 
 use std::io::Read;
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use sutler_cache::Content;
+use sutler_cache::import::ImportFrom;
 
 pub use client::LocalClient;
 pub use message::{AddFile, AddUrl, FetchRequest};
@@ -32,23 +32,25 @@ pub use server::LocalServer;
 
 use crate::failure::Failure;
 use crate::report::{
-    Added, Collected, ContentRow, Fetched, Inspected, Moved, Progress, Rebuilt, Verified,
+    Added, Collected, ContentRow, Fetched, Inspected, Progress, Rebuilt, Verified,
 };
 use crate::status::Status;
 
 /// Told how far a long request has come; breaks when nobody waits for it any more.
 pub type OnProgress<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
 
+/// Told what became of one of many, by its position; breaks when no more are wanted.
+pub type OnEach<'a> = &'a mut dyn FnMut(usize, Result<Ready, Failure>) -> ControlFlow<()>;
+
 /// What a command wants of a store, wherever that store is open. Every call blocks.
 pub trait StoreOwner: Send + Sync {
-    /// Puts the bytes of `body` into the store. `body` ends after `request.bytes` bytes, or the
-    /// file was cut short while it was read.
+    /// Puts a file that the caller opened, or a stream of `request.bytes` bytes, into the store.
     ///
     /// # Errors
     ///
-    /// Kind `file` if the body is not as long as claimed, `corrupt` if it has another digest than
-    /// claimed, `no-space`, or `store`.
-    fn add(&self, request: &AddFile, body: &mut dyn Read) -> Result<Added, Failure>;
+    /// Kind `file` if it cannot be read or is not as long as announced, `corrupt` if it has another
+    /// digest than claimed, `no-space`, or `store`.
+    fn add(&self, request: &AddFile, from: ImportFrom<'_>) -> Result<Added, Failure>;
 
     /// Downloads `request.url` into the store.
     ///
@@ -64,6 +66,21 @@ pub trait StoreOwner: Send + Sync {
     /// Any kind; what was verified before is kept, and the next fetch goes on from there.
     fn fetch(&self, request: &FetchRequest, progress: OnProgress<'_>) -> Result<Ready, Failure>;
 
+    /// Brings many contents, named by their ids, and hands each over as it is complete.
+    ///
+    /// # Errors
+    ///
+    /// Kind `usage` if a name is no id, `interrupted`. What becomes of one is told to `each`.
+    fn fetch_many(&self, requests: &[FetchRequest], each: OnEach<'_>) -> Result<(), Failure> {
+        for (position, request) in requests.iter().enumerate() {
+            let fetched = self.fetch(request, &mut |_| ControlFlow::Continue(()));
+            if each(position, fetched).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Hands each content to `row`, in the order of their ids.
     ///
     /// # Errors
@@ -78,20 +95,13 @@ pub trait StoreOwner: Send + Sync {
     /// Kind `store` if the store cannot be read. Damage is no error but part of the answer.
     fn verify(&self, progress: OnProgress<'_>) -> Result<Verified, Failure>;
 
-    /// Removes what the quota does not need and nothing pins, until at most `bytes_left_max` bytes
-    /// are held; without that, until the quota and the minimum of free disk are kept.
+    /// Removes what is neither pinned nor in use until the limits are kept, or until at most
+    /// `bytes_max` bytes are held, if that is given.
     ///
     /// # Errors
     ///
-    /// Kind `store` if the disk refuses.
-    fn gc(&self, bytes_left_max: Option<u64>) -> Result<Collected, Failure>;
-
-    /// Moves the store to the folder `to`, and leaves a way to it.
-    ///
-    /// # Errors
-    ///
-    /// Kind `file` if `to` cannot be used, `no-space`, `store`. The old folder stays the store then.
-    fn move_to(&self, to: &Path) -> Result<Moved, Failure>;
+    /// Kind `store` if the owner cannot be asked. What cannot be removed is part of the answer.
+    fn gc(&self, bytes_max: Option<u64>) -> Result<Collected, Failure>;
 
     /// Throws the index away and makes a new one from what lies in the folder.
     ///

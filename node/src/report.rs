@@ -141,6 +141,8 @@ pub struct Collected {
     pub bytes: u64,
     /// Bytes that the store holds now.
     pub bytes_left: u64,
+    /// Bytes by which that is too many, because the rest is pinned or in use.
+    pub bytes_excess: u64,
 }
 
 /// What `store move` did.

@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use sutler_node::failure::{Failure, Kind};
 
-use crate::command::org;
+use crate::command::{add, dev, fetch, inspect, node, org, status, store};
 use crate::exit;
 use crate::logging::{self, Verbosity};
 use crate::output::{Form, Output, Stop};
@@ -32,6 +32,21 @@ enum Command {
     /// Make an organisation's certificate authority, and identities of its members.
     #[command(subcommand)]
     Org(org::Org),
+    /// Put files or URLs into the store.
+    Add(add::Add),
+    /// Run a site node: serve the store, and fill it from its origins.
+    Node(node::Node),
+    /// Bring a content into the store from nodes, agents and origins, and write it to a file.
+    Fetch(fetch::Fetch),
+    /// Look after the store.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+    /// Say what a store holds and what the process that owns it does.
+    Status(status::StatusArgs),
+    /// Show a hash list, a record or a frame in words.
+    Inspect(inspect::Inspect),
+    /// Try everything on this machine: a node, two agents, and the packages that apt would upgrade.
+    Dev(dev::Dev),
 }
 
 /// Parses the command line, does what it says, and returns how that went.
@@ -42,6 +57,7 @@ pub(crate) fn run() -> ExitCode {
     };
     let output = Output::new(if cli.json { Form::Json } else { Form::Human });
     let verbosity = match cli.command {
+        Command::Node(_) => Verbosity::Service,
         _ => Verbosity::Quiet,
     };
     let done = logging::start(cli.log.as_deref(), verbosity)
@@ -61,6 +77,13 @@ impl Command {
     fn run(self, output: Output) -> Result<(), Stop> {
         match self {
             Self::Org(org) => org.run(output),
+            Self::Add(add) => add.run(output),
+            Self::Node(node) => node.run(output),
+            Self::Fetch(fetch) => fetch.run(output),
+            Self::Store(store) => store.run(output),
+            Self::Status(status) => status.run(output),
+            Self::Inspect(inspect) => inspect.run(output),
+            Self::Dev(dev) => dev.run(output),
         }
     }
 }
@@ -99,7 +122,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    // R155
+    // 155
     #[test]
     fn every_command_has_examples() {
         fn check(command: &clap::Command) {

@@ -1,3 +1,11 @@
 //! The commands, one file each: arguments, what is done, what is printed.
 
+pub(crate) mod add;
+pub(crate) mod dev;
+pub(crate) mod fetch;
+pub(crate) mod inspect;
+pub(crate) mod node;
 pub(crate) mod org;
+pub(crate) mod runtime;
+pub(crate) mod status;
+pub(crate) mod store;

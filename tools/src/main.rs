@@ -6,11 +6,14 @@
 //!
 //! stdout carries results and nothing else; stderr carries everything meant for a person watching.
 
+mod access;
 mod cli;
 mod command;
+mod dev;
 mod exit;
 mod logging;
 mod output;
+mod progress;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,8 @@
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+
+use sutler_cache::import::ImportFrom;
 
 use super::frame::{self, REPLY_BYTES_MAX};
 use super::message::{AddFile, AddUrl, FetchRequest, Reply, Request, VERSION};
@@ -15,7 +16,7 @@ use super::socket::{self, ConnectError};
 use super::{Body, OnProgress, Ready, StoreOwner};
 use crate::data::DataFolder;
 use crate::failure::{Failure, Kind};
-use crate::report::{Added, Collected, ContentRow, Inspected, Moved, Progress, Rebuilt, Verified};
+use crate::report::{Added, Collected, ContentRow, Inspected, Rebuilt, Verified};
 use crate::status::Status;
 
 /// Bytes copied from the user's file to the socket at a time.
@@ -102,9 +103,13 @@ fn no_parts(_: Reply) -> ControlFlow<()> {
 }
 
 impl StoreOwner for LocalClient {
-    fn add(&self, request: &AddFile, body: &mut dyn Read) -> Result<Added, Failure> {
+    fn add(&self, request: &AddFile, from: ImportFrom<'_>) -> Result<Added, Failure> {
         let mut stream = self.ask(&Request::Add(request.clone()))?;
-        if let Err(failure) = copy(body, &mut stream, request.bytes) {
+        let copied = match from {
+            ImportFrom::File { mut file, .. } => copy(&mut file, &mut stream, request.bytes),
+            ImportFrom::Stream(body) => copy(body, &mut stream, request.bytes),
+        };
+        if let Err(failure) = copied {
             // An owner that refuses hangs up in the middle of the bytes, after it said why. A file
             // that is too short makes it wait for the rest: it is told by the end of the stream.
             drop(stream.shutdown(std::net::Shutdown::Write));
@@ -157,16 +162,9 @@ impl StoreOwner for LocalClient {
         }
     }
 
-    fn gc(&self, bytes_left_max: Option<u64>) -> Result<Collected, Failure> {
-        match self.call(&Request::Gc { bytes_left_max }, &mut no_parts)? {
+    fn gc(&self, bytes_max: Option<u64>) -> Result<Collected, Failure> {
+        match self.call(&Request::Gc { bytes_max }, &mut no_parts)? {
             Reply::Collected(collected) => Ok(collected),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    fn move_to(&self, to: &Path) -> Result<Moved, Failure> {
-        match self.call(&Request::Move { to: to.to_owned() }, &mut no_parts)? {
-            Reply::Moved(moved) => Ok(moved),
             other => Err(unexpected(&other)),
         }
     }

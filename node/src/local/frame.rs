@@ -79,10 +79,10 @@ mod tests {
     #[test]
     fn a_frame_arrives_as_it_was_sent_and_the_end_is_no_error() {
         let mut wire = Vec::new();
-        write(&mut wire, &Request::Gc { bytes_left_max: Some(7) }).expect("memory takes it");
+        write(&mut wire, &Request::Inspect { content: "a".to_owned() }).expect("memory takes it");
         let mut from = wire.as_slice();
         let request: Option<Request> = read(&mut from, REQUEST_BYTES_MAX).expect("whole");
-        assert_eq!(request, Some(Request::Gc { bytes_left_max: Some(7) }));
+        assert_eq!(request, Some(Request::Inspect { content: "a".to_owned() }));
         assert!(read::<Request>(&mut from, REQUEST_BYTES_MAX).expect("the end").is_none());
     }
 

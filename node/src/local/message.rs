@@ -3,13 +3,11 @@
 //! Raw bytes follow [`Request::Add`] (as many as it says) and [`Reply::Fetched`] (as many as its
 //! report says). Both ends are of the same installation; a command of another version is told so.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::report::{
-    Added, Collected, ContentRow, Fetched, Inspected, Moved, Progress, Rebuilt, Verified,
+    Added, Collected, ContentRow, Fetched, Inspected, Progress, Rebuilt, Verified,
 };
 use crate::status::Status;
 
@@ -41,13 +39,8 @@ pub enum Request {
     Verify,
     /// Remove what is not needed.
     Gc {
-        /// Bytes to hold at most afterwards.
-        bytes_left_max: Option<u64>,
-    },
-    /// Move the store.
-    Move {
-        /// An absolute path.
-        to: PathBuf,
+        /// Bytes to hold at most afterwards; the quota if absent.
+        bytes_max: Option<u64>,
     },
     /// Make the index anew.
     RebuildIndex,
@@ -92,6 +85,8 @@ pub struct FetchRequest {
     pub urls: Vec<String>,
     /// The sources: `HOST:PORT` of nodes and agents, or URLs of origins.
     pub sources: Vec<String>,
+    /// What the vendor calls the file, where that is known.
+    pub file_name: Option<String>,
     /// Whether the bytes are streamed back, or stay in the store.
     pub stream: bool,
 }
@@ -114,8 +109,6 @@ pub enum Reply {
     Verified(Verified),
     /// The end of [`Request::Gc`].
     Collected(Collected),
-    /// The end of [`Request::Move`].
-    Moved(Moved),
     /// The end of [`Request::RebuildIndex`].
     Rebuilt(Rebuilt),
     /// The end of [`Request::Inspect`].

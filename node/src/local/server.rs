@@ -5,13 +5,14 @@
 //! by [`CONNECTIONS_MAX`] and joined before [`LocalServer::run`] returns.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sutler_cache::import::ImportFrom;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,6 @@ use super::socket::{self, BindError, BoundSocket};
 use super::{Body, StoreOwner};
 use crate::data::DataFolder;
 use crate::failure::{Failure, Kind};
-use crate::owner::ContentReader;
 use crate::report::Progress;
 
 /// Commands served at a time: people type few, and each holds a thread.
@@ -34,9 +34,6 @@ const SILENCE_MAX: Duration = Duration::from_mins(1);
 
 /// Time that requests have to finish once the owner is asked to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-
-/// Bytes copied from a content to the socket at a time.
-const COPY_BYTES: usize = 256 * 1024;
 
 /// The listening half, bound but not yet serving.
 pub struct LocalServer {
@@ -145,21 +142,18 @@ fn read_request(stream: &mut UnixStream) -> Result<Option<Request>, Failure> {
 /// Does what was asked and answers. An error means that nobody listens to the answer.
 fn answer(stream: &mut UnixStream, owner: &dyn StoreOwner, request: Request) -> io::Result<()> {
     let mut tell = stream.try_clone()?;
-    let mut progress = move |progress: Progress| match frame::write(
-        &mut tell,
-        &Reply::Progress(progress),
-    ) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(_) => ControlFlow::Break(()),
-    };
+    let mut progress =
+        move |progress: Progress| match frame::write(&mut tell, &Reply::Progress(progress)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        };
     let reply = match request {
         Request::Add(add) => take_body(stream, owner, &add),
         Request::AddUrl(add) => owner.add_url(&add, &mut progress).map(Reply::Added),
         Request::Fetch(fetch) => match owner.fetch(&fetch, &mut progress) {
             Ok(ready) => {
-                let bytes = ready.report.bytes;
                 frame::write(stream, &Reply::Fetched(ready.report))?;
-                return if fetch.stream { send_body(stream, ready.body, bytes) } else { Ok(()) };
+                return if fetch.stream { send_body(stream, ready.body) } else { Ok(()) };
             }
             Err(failure) => Err(failure),
         },
@@ -174,8 +168,7 @@ fn answer(stream: &mut UnixStream, owner: &dyn StoreOwner, request: Request) -> 
             listed.map(|()| Reply::Listed)
         }
         Request::Verify => owner.verify(&mut progress).map(Reply::Verified),
-        Request::Gc { bytes_left_max } => owner.gc(bytes_left_max).map(Reply::Collected),
-        Request::Move { to } => owner.move_to(&to).map(Reply::Moved),
+        Request::Gc { bytes_max } => owner.gc(bytes_max).map(Reply::Collected),
         Request::RebuildIndex => owner.rebuild_index().map(Reply::Rebuilt),
         Request::Inspect { content } => owner.inspect(&content).map(Reply::Inspected),
         Request::Status => owner.status().map(|status| Reply::Status(Box::new(status))),
@@ -188,23 +181,12 @@ fn take_body(
     owner: &dyn StoreOwner,
     add: &AddFile,
 ) -> Result<Reply, Failure> {
-    owner.add(add, &mut stream.take(add.bytes)).map(Reply::Added)
+    owner.add(add, ImportFrom::Stream(&mut stream.take(add.bytes))).map(Reply::Added)
 }
 
-fn send_body(stream: &mut UnixStream, body: Body, bytes: u64) -> io::Result<()> {
-    let mut body: Box<dyn Read> = match body {
-        Body::Content(content) => Box::new(ContentReader::new(content)),
-        Body::Stream(stream) => stream,
-    };
-    let mut buffer = vec![0; COPY_BYTES];
-    let mut left = bytes;
-    while left > 0 {
-        let read = body.read(&mut buffer)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        stream.write_all(&buffer[..read])?;
-        left = left.saturating_sub(read as u64);
+fn send_body(stream: &mut UnixStream, body: Body) -> io::Result<()> {
+    match body {
+        Body::Content(content) => content.write_to(stream).map_err(io::Error::other),
+        Body::Stream(mut body) => io::copy(&mut body, stream).map(drop),
     }
-    Ok(())
 }

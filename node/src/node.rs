@@ -1,0 +1,285 @@
+//! A node that runs: one store, one endpoint, and everything that is served from them.
+//!
+//! An agent that serves its peers is the same thing with an agent's identity and no origins.
+//!
+//! Opening does everything that can fail by the machine's fault, in an order in which a failure
+//! leaves nothing behind: config, store, identity, sockets. Running then only ends when it is told
+//! to, and drains first.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use sutler_swarm::arrivals::Arrivals;
+use sutler_swarm::counters::Counters;
+use sutler_swarm::endpoint::BindError;
+use sutler_swarm::identity::{Identity, LoadError};
+use sutler_swarm::origin::{OriginConfig, Origins};
+use sutler_swarm::{Endpoint, Fetcher, Server, TransportConfig};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::data::DataFolder;
+use crate::failure::{Failure, Kind};
+use crate::fill::{Filler, Keep};
+use crate::http::HttpServer;
+use crate::local::LocalServer;
+use crate::metrics::Meter;
+use crate::owner::{Bringer, OpenStore, Service};
+use crate::report::SourceKind;
+use crate::status::ServiceStatus;
+
+/// A node that has everything it needs and does not serve yet.
+pub struct Node {
+    endpoint: Endpoint,
+    address: SocketAddr,
+    owner: Arc<OpenStore>,
+    fetcher: Fetcher,
+    filler: Filler,
+    counters: Arc<Counters>,
+    local: LocalServer,
+    http: Option<HttpServer>,
+    connections_max: usize,
+    stop_bringing: CancellationToken,
+}
+
+impl Node {
+    /// Opens the store of `data` and every socket. Must be called within a tokio runtime; waits
+    /// for the disk.
+    ///
+    /// # Errors
+    ///
+    /// Kind `usage` for the config, `store`, `refused` for the identity, `unreachable` where an
+    /// address cannot be listened at.
+    pub fn open(data: DataFolder, listen: SocketAddr, config: &Config) -> Result<Self, Failure> {
+        let origins = origins(&config.origin)?;
+        let store = OpenStore::open(data.clone(), &config.store)?;
+        let endpoint = endpoint(&data, listen, config.transport.clone())?;
+        let address = endpoint.local_address().map_err(|error| {
+            Failure::because(Kind::Unreachable, format!("listen at {listen}"), &error)
+        })?;
+        let (counters, stop_bringing) = (Arc::new(Counters::default()), CancellationToken::new());
+        let fetcher = Fetcher::new(
+            endpoint.clone(),
+            store.store().clone(),
+            Arrivals::default(),
+            Some(origins.clone()),
+            Arc::clone(&counters),
+        );
+        let keep = if config.store.keep { Keep::Yes } else { Keep::No };
+        let filler = Filler::new(fetcher.clone(), origins.clone(), keep);
+        let meter = Meter::new(store.store().clone(), Arc::clone(&counters), filler.clone());
+        let service = NodeService {
+            started: Instant::now(),
+            identity: endpoint.name().to_string(),
+            address,
+            counters: Arc::clone(&counters),
+        };
+        let bringer = Bringer {
+            runtime: Handle::current(),
+            fetcher: Some(fetcher.clone()),
+            origins: Some(origins),
+            stop: stop_bringing.clone(),
+        };
+        let owner = Arc::new(store.with_bringer(bringer).with_service(Arc::new(service)));
+        let local = LocalServer::bind(&data, Arc::clone(&owner) as Arc<_>)
+            .map_err(|error| Failure::from_error(Kind::Store, &error))?;
+        let http = config.http.listen.map(|listen| HttpServer::bind(listen, meter)).transpose()?;
+        let connections_max = config.limits.connections_max.get();
+        Ok(Self {
+            endpoint,
+            address,
+            owner,
+            fetcher,
+            filler,
+            counters,
+            local,
+            http,
+            connections_max,
+            stop_bringing,
+        })
+    }
+
+    /// Returns the UDP address that peers are served at.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the address of `/metrics` and `/healthz`, if they are on.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(HttpServer::address)
+    }
+
+    /// Returns the store, as commands use it.
+    pub const fn owner(&self) -> &Arc<OpenStore> {
+        &self.owner
+    }
+
+    /// Returns what fetches into the store.
+    pub const fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
+    /// Returns what has been moved since the start.
+    pub const fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Serves until `shutdown`, then finishes what is open, for a bounded time, and closes the
+    /// store.
+    ///
+    /// # Errors
+    ///
+    /// Kind `store` if the store cannot be closed in order, `internal` if a service ended by itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: dropping it drops every connection, and the next start is as after a kill.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
+        let serving = Server::new(self.endpoint.clone(), self.filler.clone(), self.counters)
+            .connections_max(self.connections_max);
+        // Owns every service: none outlives this function.
+        let mut services = JoinSet::new();
+        let stop = shutdown.clone();
+        services.spawn(async move {
+            serving.run(stop).await;
+            Ok(())
+        });
+        let (local, stop) = (self.local, shutdown.clone());
+        services.spawn(async move { local.run(stop).await });
+        if let Some(http) = self.http {
+            let stop = shutdown.clone();
+            services.spawn(async move { http.run(stop).await });
+        }
+        let stopped_by = tokio::select! {
+            // Cancel-safe: a token stays cancelled.
+            () = shutdown.cancelled() => None,
+            // Cancel-safe: a service is taken out only when it is returned.
+            ended = services.join_next() => ended,
+        };
+        info!("draining");
+        shutdown.cancel();
+        self.stop_bringing.cancel();
+        let mut trouble = stopped_by.and_then(trouble_of);
+        while let Some(ended) = services.join_next().await {
+            trouble = trouble.or_else(|| trouble_of(ended));
+        }
+        self.filler.stop().await;
+        self.endpoint.close().await;
+        let owner = self.owner;
+        let closed = tokio::task::spawn_blocking(move || owner.close()).await;
+        match (trouble, closed) {
+            (Some(trouble), _) => Err(trouble),
+            (None, Ok(closed)) => closed,
+            (None, Err(_)) => Err(Failure::new(Kind::Internal, "close the store")),
+        }
+    }
+}
+
+/// Returns the client of the origins that a config allows.
+///
+/// # Errors
+///
+/// Kind `usage`, with all that is wrong.
+pub fn origins(config: &OriginConfig) -> Result<Origins, Failure> {
+    Origins::new(config).map_err(|error| {
+        let causes = error.problems.iter().map(ToString::to_string).collect();
+        Failure { causes, ..Failure::new(Kind::Usage, "use the [origin] part of the config") }
+    })
+}
+
+/// Makes the endpoint of the member whose identity lies in `data`.
+///
+/// # Errors
+///
+/// Kind `refused` if there is no identity that any peer would accept, `unreachable` if `listen`
+/// cannot be listened at.
+pub fn endpoint(
+    data: &DataFolder,
+    listen: SocketAddr,
+    transport: TransportConfig,
+) -> Result<Endpoint, Failure> {
+    let identity = Identity::load(&data.identity()).map_err(|error| {
+        let failure = Failure::from_error(Kind::Refused, &error);
+        match error {
+            LoadError::Exposed { path, .. } => {
+                failure.with_help(format!("chmod 600 {}", path.display()))
+            }
+            _ => failure.with_help(format!(
+                "sutler org issue ORG_DIR --site SITE --role node|agent --out {}",
+                data.identity().display()
+            )),
+        }
+    })?;
+    Endpoint::bind(listen, &identity, transport).map_err(|error| match &error {
+        BindError::Socket { .. } => {
+            Failure::from_error(Kind::Unreachable, &error).with_help("port 0 takes any free port")
+        }
+        BindError::Tls(_) => Failure::from_error(Kind::Refused, &error),
+    })
+}
+
+/// Makes an endpoint that only asks: on any port, of both address families where there are both.
+///
+/// # Errors
+///
+/// As [`endpoint`].
+pub fn asking_endpoint(
+    data: &DataFolder,
+    transport: &TransportConfig,
+) -> Result<Endpoint, Failure> {
+    let any = |ip: std::net::IpAddr| SocketAddr::new(ip, 0);
+    match endpoint(data, any(Ipv6Addr::UNSPECIFIED.into()), transport.clone()) {
+        // A machine without IPv6.
+        Err(failure) if failure.kind == Kind::Unreachable => {
+            endpoint(data, any(Ipv4Addr::UNSPECIFIED.into()), transport.clone())
+        }
+        made => made,
+    }
+}
+
+/// Returns why a service ended, if it did not end as it should.
+fn trouble_of(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> Option<Failure> {
+    match ended {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(Failure::because(Kind::Internal, "serve", &error)),
+        Err(error) => {
+            warn!(%error, "a service ended by a defect");
+            Some(Failure::because(Kind::Internal, "serve", &error))
+        }
+    }
+}
+
+/// What `sutler status` shows of a node.
+struct NodeService {
+    started: Instant,
+    identity: String,
+    address: SocketAddr,
+    counters: Arc<Counters>,
+}
+
+impl Service for NodeService {
+    fn status(&self) -> ServiceStatus {
+        let counters = &self.counters;
+        let uptime = self.started.elapsed().as_millis();
+        let opened = counters.connections_opened.value();
+        ServiceStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            identity: Some(self.identity.clone()),
+            listen: vec![self.address.to_string()],
+            uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
+            connections: opened.saturating_sub(counters.connections_closed.value()),
+            bytes_served: counters.served_bytes.value(),
+            bytes_by_source: [
+                (SourceKind::Peer, counters.fetched_peer_bytes.value()),
+                (SourceKind::Node, counters.fetched_node_bytes.value()),
+                (SourceKind::Vendor, counters.fetched_vendor_bytes.value()),
+            ]
+            .into(),
+        }
+    }
+}

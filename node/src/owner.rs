@@ -1,0 +1,303 @@
+//! A store that is open in this process, as a command or a node uses it.
+//!
+//! A command opens the store, does one thing and closes it. A node opens it for as long as it runs
+//! and lets commands in through [`crate::local`]. Both do the same things the same way: here.
+
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::sync::Arc;
+
+use sutler_cache::import::{ImportFrom, Novelty};
+use sutler_cache::{About, Content, Entry, Origin, Store, StoreOptions};
+use sutler_protocol::hash_list::HASH_BYTES;
+use sutler_protocol::{ContentId, Sha256Digest};
+
+use crate::config::StoreConfig;
+use crate::data::DataFolder;
+use crate::failure::{Failure, Kind};
+use crate::local::{AddFile, AddUrl, FetchRequest, OnEach, OnProgress, Ready, StoreOwner};
+use crate::report::{Added, Collected, ContentRow, Damage, Inspected, Progress, Rebuilt, Verified};
+use crate::status::{ServiceStatus, Status, StoreStatus};
+
+mod bring;
+mod failures;
+mod reader;
+
+pub use bring::{Bringer, report};
+use reader::ExactReader;
+
+/// Says what the process that owns a store is doing.
+pub trait Service: Send + Sync {
+    /// Returns its state now.
+    fn status(&self) -> ServiceStatus;
+}
+
+/// A store that this process owns.
+pub struct OpenStore {
+    data: DataFolder,
+    store: Store,
+    options: StoreOptions,
+    bringer: Option<Bringer>,
+    service: Option<Arc<dyn Service>>,
+}
+
+impl OpenStore {
+    /// Opens the store of `data`, making it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Kind `store` if another process owns it or it cannot be read, `file` if the folder cannot
+    /// be made.
+    pub fn open(data: DataFolder, config: &StoreConfig) -> Result<Self, sutler_cache::OpenError> {
+        let options =
+            StoreOptions { bytes_max: config.quota(), free_bytes_min: config.free_bytes_min.0 };
+        let store = Store::open(&data.store(), options)?;
+        Ok(Self { data, store, options, bringer: None, service: None })
+    }
+
+    /// Lets it fetch and download, too.
+    #[must_use]
+    pub fn with_bringer(mut self, bringer: Bringer) -> Self {
+        self.bringer = Some(bringer);
+        self
+    }
+
+    /// Lets it say what its process is doing.
+    #[must_use]
+    pub fn with_service(mut self, service: Arc<dyn Service>) -> Self {
+        self.service = Some(service);
+        self
+    }
+
+    /// Returns the store itself.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns the data folder.
+    pub const fn data(&self) -> &DataFolder {
+        &self.data
+    }
+
+    /// Makes everything durable, so that the next start is quick. Call it last.
+    ///
+    /// # Errors
+    ///
+    /// Kind `store` or `no-space` if the disk refuses. What was acknowledged is durable already.
+    pub fn close(&self) -> Result<(), Failure> {
+        self.store.close().map_err(|error| {
+            Failure::because(Kind::of_io(&error, Kind::Store), "close the store", &error)
+        })
+    }
+
+    fn bringer(&self) -> Result<&Bringer, Failure> {
+        self.bringer.as_ref().ok_or_else(|| {
+            let what = "the process that owns the store does not fetch";
+            Failure::new(Kind::Store, what).with_help("try again when it has ended")
+        })
+    }
+
+    fn content(&self, id: ContentId) -> Result<Content, Failure> {
+        self.store.content(id)?.ok_or_else(|| {
+            Failure::new(Kind::UnknownContent, format!("the store does not know {id}"))
+        })
+    }
+
+    fn row(&self, entry: Entry) -> ContentRow {
+        // The record says more than the index; one that cannot be read is shown as the index has it.
+        let about = match self.store.content(entry.id) {
+            Ok(Some(content)) => content.about(),
+            _ => About { name: entry.name, ..About::default() },
+        };
+        ContentRow {
+            content: entry.id.to_string(),
+            bytes: entry.len,
+            bytes_had: entry.had_bytes,
+            complete: entry.complete,
+            name: about.name,
+            sha256: about.sha256.map(|digest| digest.to_string()),
+            origins: about.origins.into_iter().map(|origin| origin.url).collect(),
+        }
+    }
+}
+
+impl StoreOwner for OpenStore {
+    fn add(&self, request: &AddFile, from: ImportFrom<'_>) -> Result<Added, Failure> {
+        let about = about(request.name.clone(), request.sha256.as_deref(), None)?;
+        let imported = match from {
+            ImportFrom::Stream(stream) => {
+                let mut exact = ExactReader::new(stream, request.bytes);
+                self.store.import(ImportFrom::Stream(&mut exact), &about)?
+            }
+            file @ ImportFrom::File { .. } => self.store.import(file, &about)?,
+        };
+        Ok(added(&imported.content, imported.novelty))
+    }
+
+    fn add_url(&self, request: &AddUrl, progress: OnProgress<'_>) -> Result<Added, Failure> {
+        let bringer = self.bringer()?;
+        let url = bring::parse_url(&request.url)?;
+        let name = url.path_segments().and_then(|mut parts| parts.next_back().map(str::to_owned));
+        let name = name.filter(|name| !name.is_empty());
+        bringer.download(&url, progress, |stream, validators| {
+            let origin = Origin {
+                url: url.to_string(),
+                etag: validators.etag.clone(),
+                last_modified: validators.last_modified.clone(),
+            };
+            let about = about(name.clone(), request.sha256.as_deref(), Some(origin))?;
+            let imported = self.store.import(ImportFrom::Stream(stream), &about)?;
+            Ok(added(&imported.content, imported.novelty))
+        })
+    }
+
+    fn fetch(&self, request: &FetchRequest, progress: OnProgress<'_>) -> Result<Ready, Failure> {
+        self.bringer()?.fetch(request, progress)
+    }
+
+    fn fetch_many(&self, requests: &[FetchRequest], each: OnEach<'_>) -> Result<(), Failure> {
+        self.bringer()?.fetch_many(requests, each)
+    }
+
+    fn list(&self, row: &mut dyn FnMut(ContentRow)) -> Result<(), Failure> {
+        for entry in self.store.list() {
+            row(self.row(entry));
+        }
+        Ok(())
+    }
+
+    fn verify(&self, progress: OnProgress<'_>) -> Result<Verified, Failure> {
+        let entries = self.store.list();
+        let bytes = entries.iter().map(|entry| entry.had_bytes).sum();
+        let mut verified = Verified::default();
+        for entry in entries {
+            verified.contents += 1;
+            let content = entry.id.to_string();
+            let mut damage = Damage { content, chunks: Vec::new(), reason: None };
+            match self.store.content(entry.id) {
+                Ok(Some(content)) => {
+                    for chunk in content.had().iter().collect::<Vec<_>>() {
+                        if !content.recheck(chunk)? {
+                            damage.chunks.push(chunk.0);
+                        }
+                        let place = content.geometry().chunk(chunk);
+                        verified.bytes += place.end - place.start;
+                        let told = progress(Progress {
+                            subject: damage.content.clone(),
+                            bytes_had: verified.bytes,
+                            bytes: Some(bytes),
+                        });
+                        if told.is_break() {
+                            return Err(failures::interrupted());
+                        }
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    damage.reason = Some(Failure::from_error(Kind::Store, &error).to_string())
+                }
+            }
+            if !damage.chunks.is_empty() || damage.reason.is_some() {
+                verified.damaged.push(damage);
+            }
+        }
+        Ok(verified)
+    }
+
+    fn gc(&self, bytes_max: Option<u64>) -> Result<Collected, Failure> {
+        let Some(bytes_max) = bytes_max else {
+            return Ok(collected(&self.store, &self.store.gc()));
+        };
+        // The least quota that there is stands for none at all.
+        let bytes_max = NonZeroU64::new(bytes_max).unwrap_or(NonZeroU64::MIN);
+        let quota = self.options.bytes_max.map_or(bytes_max, |quota| quota.min(bytes_max));
+        self.store.set_limits(StoreOptions { bytes_max: Some(quota), ..self.options });
+        let gone = self.store.gc();
+        self.store.set_limits(self.options);
+        Ok(collected(&self.store, &gone))
+    }
+
+    fn rebuild_index(&self) -> Result<Rebuilt, Failure> {
+        self.store.rebuild_index();
+        Ok(Rebuilt { contents: self.store.list().len() as u64 })
+    }
+
+    fn inspect(&self, content: &str) -> Result<Inspected, Failure> {
+        let id = content.parse().map_err(|error: sutler_protocol::content::NameError| {
+            Failure::from_error(Kind::Usage, &error)
+        })?;
+        let content = self.content(id)?;
+        let (geometry, about) = (content.geometry(), content.about());
+        let (hashes, _) = content.hashes().as_bytes().as_chunks::<HASH_BYTES>();
+        let runs = content.had();
+        Ok(Inspected {
+            content: id.to_string(),
+            bytes: geometry.len(),
+            chunk_bytes: geometry.chunk_bytes(),
+            chunks: geometry.chunks(),
+            had: runs.runs().map(|run| (run.start().0, run.last().0)).collect(),
+            complete: content.is_complete(),
+            name: about.name,
+            sha256: about.sha256.map(|digest| digest.to_string()),
+            origins: about.origins.into_iter().map(|origin| origin.url).collect(),
+            hashes: hashes.iter().map(|hash| ContentId::from_bytes(*hash).to_string()).collect(),
+        })
+    }
+
+    fn status(&self) -> Result<Status, Failure> {
+        let entries = self.store.list();
+        let data = self.data.root();
+        Ok(Status {
+            data: data.canonicalize().unwrap_or_else(|_| data.to_owned()).display().to_string(),
+            store: StoreStatus {
+                contents: entries.len() as u64,
+                contents_complete: entries.iter().filter(|entry| entry.complete).count() as u64,
+                bytes: self.store.usage().used_bytes,
+                bytes_max: self.options.bytes_max.map(u64::from),
+                free_bytes: free_bytes(&self.data.store()),
+                free_bytes_min: self.options.free_bytes_min,
+            },
+            service: self.service.as_ref().map(|service| service.status()),
+        })
+    }
+}
+
+/// Returns what to keep of a content that is taken in.
+fn about(
+    name: Option<String>,
+    sha256: Option<&str>,
+    origin: Option<Origin>,
+) -> Result<About, Failure> {
+    let sha256: Option<Sha256Digest> = match sha256 {
+        Some(text) => {
+            Some(text.parse().map_err(|error: sutler_protocol::content::NameError| {
+                Failure::because(Kind::Usage, format!("read the SHA-256 {text}"), &error)
+            })?)
+        }
+        None => None,
+    };
+    Ok(About { name, origins: origin.into_iter().collect(), sha256 })
+}
+
+fn added(content: &Content, novelty: Novelty) -> Added {
+    Added {
+        content: content.id().to_string(),
+        bytes: content.geometry().len(),
+        name: content.about().name,
+        existed: novelty == Novelty::Known,
+    }
+}
+
+fn collected(store: &Store, gone: &sutler_cache::store::Collected) -> Collected {
+    Collected {
+        contents: gone.evicted.len() as u64,
+        bytes: gone.freed_bytes,
+        bytes_left: store.usage().used_bytes,
+        bytes_excess: gone.excess_bytes,
+    }
+}
+
+/// Returns the bytes free on the disk of `folder`; 0 if it does not tell.
+fn free_bytes(folder: &Path) -> u64 {
+    rustix::fs::statvfs(folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}

@@ -1,0 +1,385 @@
+//! Bringing contents into the store: from peers and origins, by the rules of `swarm`.
+//!
+//! Driven by commands and by connections of the local socket, each on a thread that may block; the
+//! transfers themselves run on the runtime that the [`Bringer`] was given. Whoever waits is told a
+//! few times a second how far it has come, and if nobody waits any more the transfer ends.
+
+use std::future::Future;
+use std::io::{self, Read};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sutler_cache::{About, Origin};
+use sutler_protocol::frame::Class;
+use sutler_protocol::{ContentId, ContentName};
+use sutler_swarm::fetch::{Each, Progress as FetchProgress};
+use sutler_swarm::origin::{OriginError, Origins, Validators};
+use sutler_swarm::{FetchError, Fetcher, SourceAddress, Wanted};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::failures::interrupted;
+use crate::failure::{Failure, Kind};
+use crate::local::{Body, FetchRequest, OnEach, OnProgress, Ready};
+use crate::report::{Fetched, Progress, SourceBytes, SourceDropped, SourceKind};
+
+/// How often whoever waits is told how far it has come, and found to be gone.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+
+/// Parts of a body that wait for the disk, at most.
+const PARTS_MAX: usize = 64;
+
+/// Brings contents from peers and origins. Cheap to clone.
+#[derive(Clone)]
+pub struct Bringer {
+    /// Where transfers run.
+    pub runtime: Handle,
+    /// Fetches from peers. Absent if this machine has no identity.
+    pub fetcher: Option<Fetcher>,
+    /// Downloads from origins. Absent if none is allowed.
+    pub origins: Option<Origins>,
+    /// Ends every transfer that runs.
+    pub stop: CancellationToken,
+}
+
+impl Bringer {
+    /// Brings one content, and returns it with where its bytes came from.
+    pub(super) fn fetch(
+        &self,
+        request: &FetchRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<Ready, Failure> {
+        let fetcher = self.fetcher()?;
+        let (name, mut wanted) = wanted(request)?;
+        let (sender, told) = watch::channel(FetchProgress::default());
+        let fetched = match name {
+            ContentName::Id(_) => {
+                self.watched(fetcher.fetch(&wanted, &sender), &told, &request.name, progress)?
+            }
+            ContentName::Vendor(sha256) => match fetcher.store().by_digest(sha256) {
+                Some(id) => {
+                    (wanted.content, wanted.about.sha256) = (id, Some(sha256));
+                    self.watched(fetcher.fetch(&wanted, &sender), &told, &request.name, progress)?
+                }
+                None => {
+                    let url = vendor_url(request)?;
+                    let fetching = fetcher.fetch_vendor(sha256, &url, wanted, &sender);
+                    self.watched(fetching, &told, &request.name, progress)?
+                }
+            },
+        };
+        Ok(ready(fetched, name))
+    }
+
+    /// Brings many contents named by their ids over the same connections, and hands each over as
+    /// it is complete, in no order.
+    pub(super) fn fetch_many(
+        &self,
+        requests: &[FetchRequest],
+        each: OnEach<'_>,
+    ) -> Result<(), Failure> {
+        let fetcher = self.fetcher()?;
+        let mut all = Vec::with_capacity(requests.len());
+        for request in requests {
+            let (name, wanted) = wanted(request)?;
+            if let ContentName::Vendor(digest) = name {
+                let what = format!("{digest} is in a list, which takes content ids only");
+                return Err(Failure::new(Kind::Usage, what));
+            }
+            all.push(wanted);
+        }
+        let names: Vec<ContentId> = all.iter().map(|wanted| wanted.content).collect();
+        let (sender, mut receiver) = mpsc::channel(PARTS_MAX);
+        let fetching = fetcher.fetch_many(all, sender);
+        let stop = self.stop.clone();
+        self.runtime.block_on(async {
+            tokio::pin!(fetching);
+            let mut is_fetching = true;
+            loop {
+                tokio::select! {
+                    // Cancel-safe: one is taken out only when it is returned.
+                    arrived = receiver.recv() => {
+                        let Some(Each { index, result }) = arrived else { return Ok(()) };
+                        let name = ContentName::Id(names[index]);
+                        let result = result.map(|fetched| ready(fetched, name));
+                        if each(index, result.map_err(Failure::from)).is_break() {
+                            return Err(interrupted());
+                        }
+                    }
+                    // Pinned: polled again where it was.
+                    () = &mut fetching, if is_fetching => is_fetching = false,
+                    // Cancel-safe: a token stays cancelled.
+                    () = stop.cancelled() => return Err(interrupted()),
+                }
+            }
+        })
+    }
+
+    /// Downloads a file in order and hands it as a stream to `take`, with what its origin says of
+    /// its version.
+    pub(super) fn download<T: Send>(
+        &self,
+        url: &Url,
+        progress: OnProgress<'_>,
+        take: impl FnOnce(&mut (dyn Read + Send), &Validators) -> Result<T, Failure> + Send,
+    ) -> Result<T, Failure> {
+        let origins = self.origins.as_ref().ok_or_else(|| {
+            Failure::new(
+                Kind::Refused,
+                format!("{url} is not to be asked for: no origin is allowed"),
+            )
+            .with_help("list it in [origin] allow of the config")
+        })?;
+        let mut body = self.until_stopped(origins.whole(url, 0, &Validators::default()))??;
+        let (validators, bytes) = (body.file().validators.clone(), body.len());
+        let (sender, parts) = mpsc::channel(PARTS_MAX);
+        // Ends with its body, or when nobody takes the next part.
+        let pump = self.runtime.spawn(async move {
+            loop {
+                let part = body.next().await;
+                let is_last = !matches!(part, Ok(Some(_)));
+                if sender.send(part).await.is_err() || is_last {
+                    break;
+                }
+            }
+        });
+        let arrived = Arc::new(AtomicU64::new(0));
+        let fault = Arc::new(Mutex::new(None));
+        let mut stream = Parts {
+            parts,
+            current: Bytes::new(),
+            ended: false,
+            arrived: Arc::clone(&arrived),
+            fault: Arc::clone(&fault),
+        };
+        let (done, ended) = std_mpsc::channel();
+        let taken = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // Nobody waits for it if this thread was told to stop meanwhile.
+                drop(done.send(take(&mut stream, &validators)));
+            });
+            loop {
+                match ended.recv_timeout(TELL_EVERY) {
+                    Ok(taken) => break taken,
+                    Err(std_mpsc::RecvTimeoutError::Disconnected) => {
+                        break Err(Failure::new(Kind::Internal, "the store's thread ended"));
+                    }
+                    Err(std_mpsc::RecvTimeoutError::Timeout) => {}
+                }
+                let bytes_had = arrived.load(Ordering::Relaxed);
+                let told = progress(Progress { subject: url.to_string(), bytes_had, bytes });
+                if told.is_break() || self.stop.is_cancelled() {
+                    // The stream fails at its next part, and with it the import.
+                    pump.abort();
+                }
+            }
+        });
+        // What went wrong with the origin says more than that the stream failed.
+        let fault = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (taken, fault) {
+            (Err(_), Some(fault)) => Err(fault),
+            (taken, _) => taken,
+        }
+    }
+
+    fn fetcher(&self) -> Result<&Fetcher, Failure> {
+        self.fetcher.as_ref().ok_or_else(|| {
+            Failure::new(Kind::Refused, "this machine has no identity to show to peers").with_help(
+                "make one: sutler org issue ORG_DIR --site SITE --role agent --out DATA/identity",
+            )
+        })
+    }
+
+    fn until_stopped<T>(&self, future: impl Future<Output = T>) -> Result<T, Failure> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                value = future => Ok(value),
+                // Cancel-safe: a token stays cancelled.
+                () = self.stop.cancelled() => Err(interrupted()),
+            }
+        })
+    }
+
+    /// Waits for a fetch, and tells how far it has come.
+    fn watched<T>(
+        &self,
+        fetching: impl Future<Output = Result<T, FetchError>>,
+        told: &watch::Receiver<FetchProgress>,
+        subject: &str,
+        progress: OnProgress<'_>,
+    ) -> Result<T, Failure> {
+        self.runtime.block_on(async {
+            tokio::pin!(fetching);
+            let mut tick = tokio::time::interval(TELL_EVERY);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                tokio::select! {
+                    // Pinned: polled again where it was.
+                    done = &mut fetching => return done.map_err(Failure::from),
+                    // Cancel-safe: a token stays cancelled.
+                    () = self.stop.cancelled() => return Err(interrupted()),
+                    // Cancel-safe: a tick that is missed comes again.
+                    _ = tick.tick() => {
+                        let (bytes_had, bytes) = {
+                            let told = told.borrow();
+                            (told.have_bytes, told.len)
+                        };
+                        let subject = subject.to_owned();
+                        if progress(Progress { subject, bytes_had, bytes }).is_break() {
+                            return Err(interrupted());
+                        }
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// Reads a URL that a user typed.
+pub(super) fn parse_url(text: &str) -> Result<Url, Failure> {
+    Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| Failure::new(Kind::Usage, format!("{text} is no http:// or https:// URL")))
+}
+
+/// Reads a request: what is wanted, and whom to ask.
+fn wanted(request: &FetchRequest) -> Result<(ContentName, Wanted), Failure> {
+    let name: ContentName = request.name.parse().map_err(|error| {
+        Failure::because(Kind::Usage, format!("read the content name {}", request.name), &error)
+    })?;
+    let mut origins = Vec::new();
+    for url in &request.urls {
+        origins.push(Origin::at(parse_url(url)?));
+    }
+    let mut sources = Vec::new();
+    for source in &request.sources {
+        sources.extend(resolve(source)?);
+    }
+    let content = match name {
+        ContentName::Id(id) => id,
+        // Replaced once the digest has led to it.
+        ContentName::Vendor(_) => ContentId::from_bytes([0; 32]),
+    };
+    let about = About { name: request.file_name.clone(), origins, sha256: None };
+    Ok((name, Wanted { content, about, class: Class::Normal, sources }))
+}
+
+fn vendor_url(request: &FetchRequest) -> Result<Url, Failure> {
+    let url = request.urls.first().ok_or_else(|| {
+        Failure::new(Kind::Usage, format!("{} is not known here", request.name))
+            .with_help("say where the vendor has it: --url URL")
+    })?;
+    parse_url(url)
+}
+
+/// Reads a source, and finds the address of a host that is named.
+fn resolve(source: &str) -> Result<Vec<SourceAddress>, Failure> {
+    if let Ok(address) = source.parse() {
+        return Ok(vec![address]);
+    }
+    let usage = |what: String| {
+        Failure::new(Kind::Usage, what)
+            .with_help("a source is HOST:PORT of a node or agent, or an http:// or https:// URL")
+    };
+    if source.contains('/') || !source.contains(':') {
+        return Err(usage(format!("{source} is no source")));
+    }
+    let found: Vec<SocketAddr> = source
+        .to_socket_addrs()
+        .map_err(|error| Failure::because(Kind::Unreachable, format!("find {source}"), &error))?
+        .collect();
+    // One host is one source: its first address.
+    found
+        .first()
+        .map(|address| vec![SourceAddress::Peer(*address)])
+        .ok_or_else(|| usage(format!("{source} has no address")))
+}
+
+fn ready(fetched: sutler_swarm::Fetched, name: ContentName) -> Ready {
+    let report = report(&fetched, name);
+    Ready { report, body: Body::Content(fetched.content) }
+}
+
+/// Puts the report of a fetch into the words of the commands.
+pub fn report(fetched: &sutler_swarm::Fetched, name: ContentName) -> Fetched {
+    use sutler_swarm::fetch::SourceKind as Kind;
+    let (told, about) = (&fetched.report, fetched.content.about());
+    let disk = SourceBytes { kind: SourceKind::Disk, address: None, bytes: told.disk_bytes };
+    let mut sources: Vec<SourceBytes> =
+        Some(disk).into_iter().filter(|disk| disk.bytes > 0).collect();
+    let mut dropped = Vec::new();
+    for share in &told.sources {
+        let kind = match share.kind {
+            Kind::Peer => SourceKind::Peer,
+            Kind::Node => SourceKind::Node,
+            Kind::Vendor => SourceKind::Vendor,
+        };
+        let address = share.address.clone();
+        if let Some(reason) = &share.left {
+            dropped.push(SourceDropped { address: address.clone(), reason: reason.clone() });
+        }
+        sources.push(SourceBytes { kind, address: Some(address), bytes: share.bytes });
+    }
+    Fetched {
+        content: told.content.to_string(),
+        sha256: match name {
+            ContentName::Vendor(digest) => Some(digest.to_string()),
+            ContentName::Id(_) => about.sha256.map(|digest| digest.to_string()),
+        },
+        name: about.name,
+        bytes: told.len,
+        elapsed_ms: u64::try_from(told.elapsed.as_millis()).unwrap_or(u64::MAX),
+        bytes_by_source: Fetched::sum_by_kind(&sources),
+        sources,
+        dropped,
+        bytes_again: told.wasted_bytes(),
+        verified: fetched.content.is_complete(),
+    }
+}
+
+/// A body that arrives in parts from the runtime, read on a thread that may block. `None` is its
+/// end; without one it was cut off.
+struct Parts {
+    parts: mpsc::Receiver<Result<Option<Bytes>, OriginError>>,
+    current: Bytes,
+    ended: bool,
+    arrived: Arc<AtomicU64>,
+    fault: Arc<Mutex<Option<Failure>>>,
+}
+
+impl Read for Parts {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.current.is_empty() {
+            match self.parts.blocking_recv() {
+                Some(Ok(Some(part))) => self.current = part,
+                Some(Ok(None)) => {
+                    self.parts.close();
+                    self.ended = true;
+                    return Ok(0);
+                }
+                Some(Err(error)) => return Err(self.fail(Failure::from(error))),
+                None if self.ended => return Ok(0),
+                None => return Err(self.fail(interrupted())),
+            }
+        }
+        let bytes = self.current.len().min(into.len());
+        into[..bytes].copy_from_slice(&self.current.split_to(bytes));
+        self.arrived.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+}
+
+impl Parts {
+    fn fail(&self, failure: Failure) -> io::Error {
+        let error = io::Error::other(failure.to_string());
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+        error
+    }
+}

@@ -1,0 +1,116 @@
+//! `sutler add`: files and URLs into the store.
+//!
+//! The files are opened here, with the user's rights, even where another process owns the store.
+
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use clap::{Args, ValueEnum};
+use sutler_cache::import::{ImportFrom, ImportHow};
+use sutler_node::failure::{Failure, Kind};
+use sutler_node::local::{AddFile, AddUrl};
+use sutler_node::report::Added;
+use sutler_protocol::Sha256Digest;
+
+use crate::access::{Absent, Access, DataArgs};
+use crate::command::runtime;
+use crate::output::{Output, Stop, printable};
+use crate::progress::Bars;
+
+const EXAMPLES: &str = "\
+Examples:
+  sutler add --data ./node bash_5.2.deb
+  sutler add --data ./node --sha256 82130bb6…a1 ./bash_5.2.deb
+  sutler add --data ./node https://deb.debian.org/debian/pool/main/b/bash/bash_5.2.deb";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Add {
+    #[command(flatten)]
+    data: DataArgs,
+    /// Files or http(s) URLs.
+    #[arg(required = true, value_name = "FILE|URL")]
+    what: Vec<String>,
+    /// The SHA-256 that its vendor published; refused if the bytes have another. One file only.
+    #[arg(long, value_name = "HEX")]
+    sha256: Option<Sha256Digest>,
+    /// How the bytes of files become the store's, where the disk can do it.
+    #[arg(long, value_enum, default_value_t = How::Reflink)]
+    how: How,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum How {
+    /// Read and write.
+    Copy,
+    /// Share blocks until one side changes.
+    Reflink,
+    /// Share the file itself: never change it afterwards.
+    HardLink,
+}
+
+impl Add {
+    pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
+        if self.sha256.is_some() && self.what.len() > 1 {
+            let failure = Failure::new(Kind::Usage, "one --sha256 cannot fit several files");
+            return Err(failure.with_help("add them one by one").into());
+        }
+        let access = self.data.open(Absent::Make)?;
+        let (access, _runtime) = runtime::for_urls(access, &self.data, &self.what)?;
+        for what in &self.what {
+            let added = if is_url(what) {
+                self.url(&access, what)?
+            } else {
+                self.file(&access, Path::new(what))?
+            };
+            show(output, &added)?;
+        }
+        Ok(access.close()?)
+    }
+
+    fn url(&self, access: &Access, url: &str) -> Result<Added, Failure> {
+        let sha256 = self.sha256.map(|digest| digest.to_string());
+        let mut bars = Bars::new();
+        let added =
+            access.owner().add_url(&AddUrl { url: url.to_owned(), sha256 }, &mut |progress| {
+                bars.show(url, &progress);
+                ControlFlow::Continue(())
+            });
+        bars.end(url);
+        added
+    }
+
+    fn file(&self, access: &Access, path: &Path) -> Result<Added, Failure> {
+        let failed =
+            |error| Failure::because(Kind::File, format!("read {}", path.display()), &error);
+        let file = File::open(path).map_err(failed)?;
+        let meta = file.metadata().map_err(failed)?;
+        if !meta.is_file() {
+            let what = format!("{} is not a regular file", path.display());
+            return Err(Failure::new(Kind::File, what));
+        }
+        let request = AddFile {
+            name: path.file_name().map(|name| name.to_string_lossy().into_owned()),
+            bytes: meta.len(),
+            sha256: self.sha256.map(|digest| digest.to_string()),
+        };
+        let how = match self.how {
+            How::Copy => ImportHow::Copy,
+            How::Reflink => ImportHow::Reflink,
+            How::HardLink => ImportHow::HardLink,
+        };
+        access.owner().add(&request, ImportFrom::File { file: &file, path, how })
+    }
+}
+
+/// Returns whether an argument is a URL; a file called so is written `./http:…`.
+pub(crate) fn is_url(what: &str) -> bool {
+    what.starts_with("http://") || what.starts_with("https://")
+}
+
+fn show(output: Output, added: &Added) -> Result<(), Stop> {
+    let name = printable(added.name.as_deref().unwrap_or("-"));
+    output.line(format_args!("{}  {:>12}  {name}", added.content, added.bytes))?;
+    output.json(added)
+}

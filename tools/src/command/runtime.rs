@@ -1,0 +1,136 @@
+//! The runtime of commands that use the network, and what they may ask for.
+//!
+//! Where a command owns the store itself, the origins that the user typed are allowed besides
+//! those of the config, whatever they resolve to: they are asked for with the user's own rights.
+//! Where another process owns the store, its config alone decides.
+
+use std::sync::Arc;
+
+use sutler_node::config::Config;
+use sutler_node::failure::{Failure, Kind};
+use sutler_node::node::{asking_endpoint, origins};
+use sutler_node::owner::Bringer;
+use sutler_swarm::arrivals::Arrivals;
+use sutler_swarm::counters::Counters;
+use sutler_swarm::origin::AllowEntry;
+use sutler_swarm::{Endpoint, Fetcher};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use url::{Position, Url};
+
+use super::add::is_url;
+use crate::access::{Access, DataArgs};
+
+/// What must live as long as a command that fetches.
+pub(crate) struct Network {
+    runtime: Runtime,
+    endpoint: Option<Endpoint>,
+}
+
+impl Network {
+    /// Says goodbye to every peer.
+    pub(crate) fn close(self) {
+        if let Some(endpoint) = &self.endpoint {
+            self.runtime.block_on(endpoint.close());
+        }
+    }
+}
+
+/// Makes the runtime of a command or a node.
+pub(crate) fn start() -> Result<Runtime, Failure> {
+    Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("sutler")
+        .build()
+        .map_err(|error| Failure::because(Kind::Internal, "start threads", &error))
+}
+
+/// Returns a token that is cancelled by SIGINT and SIGTERM. Must be called within a runtime.
+pub(crate) fn stopped_by_signals() -> Result<CancellationToken, Failure> {
+    let failed = |error| Failure::because(Kind::Internal, "wait for signals", &error);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    // Ends with the first signal, or with the runtime.
+    drop(tokio::spawn(async move {
+        tokio::select! {
+            // Cancel-safe: no signal is lost that was not returned.
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stop.cancel();
+    }));
+    Ok(token)
+}
+
+/// Lets a store of this process download the URLs among `what`.
+pub(crate) fn for_urls(
+    access: Access,
+    data: &DataArgs,
+    what: &[String],
+) -> Result<(Access, Option<Network>), Failure> {
+    let urls: Vec<&String> = what.iter().filter(|what| is_url(what)).collect();
+    if urls.is_empty() {
+        return Ok((access, None));
+    }
+    with_network(access, data, &urls, Peers::None).map(|(access, network)| (access, Some(network)))
+}
+
+/// Whether a command talks to peers, which takes an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peers {
+    /// It does not.
+    None,
+    /// It does.
+    Some,
+}
+
+/// Lets a store of this process fetch, with `urls` allowed. A store of another process is returned
+/// as it is: it fetches by itself.
+pub(crate) fn with_network(
+    access: Access,
+    data: &DataArgs,
+    urls: &[&String],
+    peers: Peers,
+) -> Result<(Access, Network), Failure> {
+    let runtime = start()?;
+    let store = match access {
+        Access::Own(store) => store,
+        owner @ Access::Owner(_) => return Ok((owner, Network { runtime, endpoint: None })),
+    };
+    let mut config = data.config()?;
+    allow(&mut config, urls)?;
+    let _entered = runtime.enter();
+    let stop = stopped_by_signals()?;
+    let origins = origins(&config.origin)?;
+    let mut endpoint = None;
+    let mut fetcher = None;
+    if peers == Peers::Some {
+        let asking = asking_endpoint(store.data(), &config.transport)?;
+        fetcher = Some(Fetcher::new(
+            asking.clone(),
+            store.store().clone(),
+            Arrivals::default(),
+            Some(origins.clone()),
+            Arc::new(Counters::default()),
+        ));
+        endpoint = Some(asking);
+    }
+    let bringer =
+        Bringer { runtime: runtime.handle().clone(), fetcher, origins: Some(origins), stop };
+    drop(_entered);
+    Ok((Access::Own(Box::new(store.with_bringer(bringer))), Network { runtime, endpoint }))
+}
+
+/// Adds the origins of URLs that the user typed to what a config allows.
+fn allow(config: &mut Config, urls: &[&String]) -> Result<(), Failure> {
+    for text in urls {
+        let url = Url::parse(text).map_err(|error| {
+            Failure::because(Kind::Usage, format!("read the URL {text}"), &error)
+        })?;
+        config.origin.allow.push(AllowEntry::private(&url[..Position::BeforePath]));
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! `sutler status`: what a store holds, and what the process that owns it does.
+
+use clap::Args;
+use sutler_node::report::SourceKind;
+use sutler_node::size::ByteCount;
+
+use crate::access::{Absent, DataArgs};
+use crate::output::{Output, Stop, printable};
+
+const EXAMPLES: &str = "\
+Examples:
+  sutler status --data ./node
+  sutler status --data ./node --json | jq .store.bytes";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+impl StatusArgs {
+    pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
+        let access = self.data.open(Absent::Fail)?;
+        let status = access.owner().status()?;
+        let store = &status.store;
+        output.line(format_args!("data      {}", printable(&status.data)))?;
+        output.line(format_args!(
+            "contents  {} ({} complete)",
+            store.contents, store.contents_complete
+        ))?;
+        let most = store
+            .bytes_max
+            .map_or("no quota".to_owned(), |most| format!("quota {}", ByteCount(most)));
+        output.line(format_args!("bytes     {} ({most})", ByteCount(store.bytes)))?;
+        output.line(format_args!(
+            "disk      {} free, of which {} stay free",
+            ByteCount(store.free_bytes),
+            ByteCount(store.free_bytes_min)
+        ))?;
+        match &status.service {
+            None => output.line("service   none: nobody serves this store now")?,
+            Some(service) => {
+                let identity = service.identity.as_deref().unwrap_or("no identity");
+                output.line(format_args!("service   {identity}, process {}", service.pid))?;
+                output.line(format_args!("listen    {}", service.listen.join(", ")))?;
+                output.line(format_args!("uptime    {} s", service.uptime_ms / 1000))?;
+                output.line(format_args!("peers     {} connected", service.connections))?;
+                let from = |kind| {
+                    ByteCount(service.bytes_by_source.get(&kind).copied().unwrap_or_default())
+                };
+                output.line(format_args!("served    {}", ByteCount(service.bytes_served)))?;
+                output.line(format_args!(
+                    "fetched   vendor {}, node {}, peer {}",
+                    from(SourceKind::Vendor),
+                    from(SourceKind::Node),
+                    from(SourceKind::Peer)
+                ))?;
+            }
+        }
+        output.json(&status)?;
+        Ok(access.close()?)
+    }
+}

@@ -1,0 +1,172 @@
+//! `sutler store …`: looking after the store.
+
+use std::ops::ControlFlow;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use sutler_node::failure::{Failure, Kind};
+use sutler_node::size::ByteCount;
+
+use crate::access::{Absent, DataArgs};
+use crate::output::{Output, Stop, align_right, printable, table};
+use crate::progress::Bars;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// List the contents.
+    Ls(Ls),
+    /// Read every byte and check it; what is wrong is taken out of service.
+    Verify(Verify),
+    /// Remove what is neither pinned nor in use until the quota and the free disk are kept.
+    Gc(Gc),
+    /// Throw the index away and make it anew from the contents.
+    RebuildIndex(RebuildIndex),
+}
+
+const LS_EXAMPLES: &str = "\
+Examples:
+  sutler store ls --data ./node
+  sutler store ls --data ./node --json | jq -r .content";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  sutler store verify --data ./node";
+
+const GC_EXAMPLES: &str = "\
+Examples:
+  sutler store gc --data ./node
+  sutler store gc --data ./node --bytes-max 10GB";
+
+const REBUILD_EXAMPLES: &str = "\
+Examples:
+  sutler store rebuild-index --data ./node";
+
+#[derive(Debug, Args)]
+#[command(after_help = LS_EXAMPLES)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = GC_EXAMPLES)]
+pub(crate) struct Gc {
+    #[command(flatten)]
+    data: DataArgs,
+    /// Hold at most so many bytes afterwards, less than the quota: 10GB, 512MiB.
+    #[arg(long, value_name = "BYTES")]
+    bytes_max: Option<ByteCount>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = REBUILD_EXAMPLES)]
+pub(crate) struct RebuildIndex {
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+impl StoreCommand {
+    pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
+        match self {
+            Self::Ls(ls) => ls.run(output),
+            Self::Verify(verify) => verify.run(output),
+            Self::Gc(gc) => gc.run(output),
+            Self::RebuildIndex(rebuild) => rebuild.run(output),
+        }
+    }
+}
+
+impl Ls {
+    fn run(self, output: Output) -> Result<(), Stop> {
+        let access = self.data.open(Absent::Fail)?;
+        let mut table = table(["content", "bytes", "had", "name"]);
+        let mut printed = Ok(());
+        access.owner().list(&mut |row| {
+            let had = match (row.complete, row.bytes) {
+                (true, _) => "complete".to_owned(),
+                (false, 0) => "0 %".to_owned(),
+                (false, bytes) => format!("{} %", row.bytes_had.saturating_mul(100) / bytes),
+            };
+            if printed.is_ok() {
+                printed = output.json(&row);
+            }
+            let name = printable(row.name.as_deref().unwrap_or("-"));
+            table.add_row([row.content, row.bytes.to_string(), had, name]);
+        })?;
+        printed?;
+        align_right(&mut table, &[1, 2]);
+        output.table(&table)?;
+        Ok(access.close()?)
+    }
+}
+
+impl Verify {
+    fn run(self, output: Output) -> Result<(), Stop> {
+        let access = self.data.open(Absent::Fail)?;
+        let mut bars = Bars::new();
+        let verified = access.owner().verify(&mut |progress| {
+            bars.show("verify", &progress);
+            ControlFlow::Continue(())
+        });
+        bars.end("verify");
+        let verified = verified?;
+        for damage in &verified.damaged {
+            let what = match &damage.reason {
+                Some(reason) => reason.clone(),
+                None => format!("{} chunks", damage.chunks.len()),
+            };
+            output.line(format_args!("damaged  {}  {what}", damage.content))?;
+        }
+        output.line(format_args!(
+            "{} contents, {} bytes read, {} damaged",
+            verified.contents,
+            verified.bytes,
+            verified.damaged.len()
+        ))?;
+        output.json(&verified)?;
+        access.close()?;
+        if verified.damaged.is_empty() {
+            return Ok(());
+        }
+        let what = format!("{} contents were damaged", verified.damaged.len());
+        let help = "what was wrong is out of service: fetch those contents again";
+        Err(Failure::new(Kind::Corrupt, what).with_help(help).into())
+    }
+}
+
+impl Gc {
+    fn run(self, output: Output) -> Result<(), Stop> {
+        let access = self.data.open(Absent::Fail)?;
+        let collected = access.owner().gc(self.bytes_max.map(|bytes| bytes.0))?;
+        output.line(format_args!(
+            "{} contents removed, {} freed, {} held",
+            collected.contents,
+            ByteCount(collected.bytes),
+            ByteCount(collected.bytes_left)
+        ))?;
+        output.json(&collected)?;
+        access.close()?;
+        if collected.bytes_excess == 0 {
+            return Ok(());
+        }
+        let what = format!("{} bytes too many are pinned or in use", collected.bytes_excess);
+        Err(Failure::new(Kind::NoSpace, what).into())
+    }
+}
+
+impl RebuildIndex {
+    fn run(self, output: Output) -> Result<(), Stop> {
+        let access = self.data.open(Absent::Fail)?;
+        let rebuilt = access.owner().rebuild_index()?;
+        output.line(format_args!("{} contents in the index", rebuilt.contents))?;
+        output.json(&json!({ "contents": rebuilt.contents }))?;
+        Ok(access.close()?)
+    }
+}
