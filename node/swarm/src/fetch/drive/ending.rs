@@ -1,0 +1,157 @@
+//! How a drive ends: with a content, without, or for nothing; and what is told on the way.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use sutler_cache::{CompleteError, QuarantineKey};
+use sutler_protocol::fetch::{Fetch, Reason, SourceId, SourceReport, Status};
+
+use super::{Drive, Outcome, checkpointed};
+use crate::fetch::introduce::{Useless, no_source};
+use crate::fetch::report::{FetchReport, Progress};
+use crate::fetch::{FetchError, SourceAddress, blocking};
+use crate::gateway::{Filled, causes};
+
+impl Drive<'_> {
+    /// Returns what the drive came to, if it is over.
+    pub(super) async fn outcome(&mut self) -> Result<Option<Outcome>, FetchError> {
+        if let Some(claimant) = self.wrong_length {
+            let address = self.sources[claimant.0 as usize].address.clone();
+            return Ok(Some(Outcome::WrongLength(Some(address))));
+        }
+        let now = Instant::now();
+        let status = match &self.machine {
+            Some(machine) => machine.status(now),
+            None if self.introductions.is_empty() => Status::Stuck,
+            None => Status::Running,
+        };
+        match status {
+            Status::Done => self.complete().await.map(Some),
+            Status::Stuck if self.introductions.is_empty() => self.stuck().await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    async fn complete(&mut self) -> Result<Outcome, FetchError> {
+        checkpointed(&mut self.checkpoint).await?;
+        self.checkpoint = None;
+        let Some(content) = self.content.clone() else { return Err(FetchError::CutOff) };
+        let (store, finished) = (self.fetcher.store.clone(), content.clone());
+        let completed = blocking(move || store.complete(&[finished])).await?;
+        self.publish();
+        match completed {
+            Ok(()) => Ok(Outcome::Complete(content)),
+            Err(source) => Err(self.not_completed(source)),
+        }
+    }
+
+    fn not_completed(&self, source: CompleteError) -> FetchError {
+        let content = self.wanted.content;
+        match (&source, self.wanted.about.sha256) {
+            (CompleteError::Digest { .. }, Some(expected)) => {
+                FetchError::Digest { content: content.to_string(), expected }
+            }
+            _ => FetchError::Complete { content, source: Box::new(source) },
+        }
+    }
+
+    async fn stuck(&mut self) -> Result<Outcome, FetchError> {
+        let Some(machine) = &self.machine else {
+            return self.without_list().await;
+        };
+        // A length that was believed before this process began, and that everybody contradicts.
+        let is_length_open = self
+            .content
+            .as_ref()
+            .is_some_and(|content| !content.had().contains(content.geometry().last()));
+        let is_disputed = machine
+            .reports()
+            .any(|(_, report)| report.left.as_ref().is_some_and(Reason::disputes_length));
+        let is_contradicted = is_disputed
+            || self.sources.iter().any(|source| {
+                source.useless.as_ref().is_some_and(|why| why.reason == "claims another length")
+            });
+        if self.was_known && is_length_open && is_contradicted {
+            return Ok(Outcome::WrongLength(None));
+        }
+        if let Some(content) = self.content.clone() {
+            blocking(move || content.checkpoint()).await?.map_err(FetchError::Checkpoint)?;
+        }
+        Err(no_source(self.wanted.content.to_string(), self.reasons()))
+    }
+
+    /// No source had a hash list: what an origin sends is believed when the whole agrees.
+    async fn without_list(&mut self) -> Result<Outcome, FetchError> {
+        let mut reasons = self.reasons();
+        for index in 0..self.sources.len() {
+            let SourceAddress::Origin(url) = self.sources[index].address.clone() else { continue };
+            let key = QuarantineKey::Content(self.wanted.content);
+            let progress = self.progress;
+            let filled = |filled: Filled| {
+                progress.send_modify(|progress| {
+                    progress.have_bytes = filled.have;
+                    progress.len = filled.len;
+                });
+            };
+            match self.fetcher.fetch_whole(key, &url, self.wanted.about.clone(), filled).await {
+                Ok((content, bytes)) => {
+                    self.sources[index].inline_bytes = bytes;
+                    return Ok(Outcome::Complete(content));
+                }
+                Err(error) if error.is_of_origin() => {
+                    let reason = causes(&error);
+                    reasons.push((url.to_string(), Useless::bad(&reason)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(no_source(self.wanted.content.to_string(), reasons))
+    }
+
+    fn reasons(&self) -> Vec<(String, Useless)> {
+        self.sources
+            .iter()
+            .filter_map(|source| {
+                let why = source.useless.clone()?;
+                Some((source.address.to_string(), why))
+            })
+            .collect()
+    }
+
+    pub(super) fn publish(&self) {
+        let (Some(machine), Some(content)) = (&self.machine, &self.content) else { return };
+        let geometry = content.geometry();
+        let missing: u64 = machine
+            .missing()
+            .runs()
+            .map(|run| {
+                let bytes = geometry.bytes(run);
+                bytes.end - bytes.start
+            })
+            .sum();
+        let sources = machine
+            .reports()
+            .map(|(id, report)| {
+                let source = &self.sources[id.0 as usize];
+                (source.address.to_string(), report.good_bytes + source.inline_bytes)
+            })
+            .collect();
+        self.progress.send_replace(Progress {
+            have_bytes: geometry.len() - missing,
+            len: Some(geometry.len()),
+            is_upstream: false,
+            sources,
+        });
+    }
+
+    /// Adds what each source gave to the report.
+    pub(super) fn report(&self, report: &mut FetchReport) {
+        let mut gave: BTreeMap<SourceId, SourceReport> =
+            self.machine.iter().flat_map(Fetch::reports).collect();
+        for (source, id) in self.sources.iter().zip(0..) {
+            let mut gave = gave.remove(&SourceId(id)).unwrap_or_default();
+            gave.good_bytes += source.inline_bytes;
+            report.add(source.kind, source.address.to_string(), gave);
+        }
+    }
+}

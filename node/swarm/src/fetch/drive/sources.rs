@@ -1,0 +1,201 @@
+//! The sources of a drive: how each comes in, goes, and comes back.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use sutler_protocol::ChunkRanges;
+use sutler_protocol::fetch::{Fetch, SourceId};
+use sutler_protocol::frame::{Body, Holding};
+use sutler_protocol::geometry::ChunkIndex;
+use tracing::debug;
+
+use super::Drive;
+use crate::fetch::introduce::{Introduced, Link, Useless, introduce};
+use crate::fetch::report::SourceKind;
+use crate::fetch::{FetchError, SourceAddress, blocking};
+
+/// How often a lost connection is made again before its source is given up. The waits between
+/// double from [`RETURN_AFTER`], so that an address change or a reboot of a switch is survived.
+const RETURNS_MAX: u32 = 6;
+
+/// The wait before a lost connection is made again for the first time.
+const RETURN_AFTER: Duration = Duration::from_millis(200);
+
+/// A source, as its drive knows it.
+pub(super) struct Source {
+    pub(super) address: SourceAddress,
+    pub(super) kind: SourceKind,
+    pub(super) link: Option<Link>,
+    /// Introduced before there was a hash list to begin with.
+    pub(super) waiting: Option<Introduced>,
+    pub(super) useless: Option<Useless>,
+    pub(super) is_partial: bool,
+    pub(super) is_refreshing: bool,
+    pub(super) returns: u32,
+    /// Bytes that came with its introduction.
+    pub(super) inline_bytes: u64,
+}
+
+impl Drive<'_> {
+    pub(super) fn link_lost(&mut self, id: SourceId, how: String) {
+        let index = id.0 as usize;
+        if self.sources[index].link.take().is_some() {
+            self.comes_back_later(index, how);
+        }
+    }
+
+    /// Tries a source again after a while, or gives it up.
+    fn comes_back_later(&mut self, index: usize, how: String) {
+        let source = &mut self.sources[index];
+        if source.returns >= RETURNS_MAX {
+            source.useless = Some(Useless::bad(&how));
+            if let Some(machine) = &mut self.machine {
+                machine.handle_lost(SourceId(index as u32), how);
+            }
+            return;
+        }
+        debug!(source = %source.address, how, "a source is tried again");
+        let after = RETURN_AFTER * 2_u32.pow(source.returns);
+        source.returns += 1;
+        self.introduce(index, after);
+    }
+
+    pub(super) fn introduce(&mut self, index: usize, after: Duration) {
+        let body = if self.content.is_some() { Body::Nothing } else { Body::List };
+        let introduction = introduce(
+            self.fetcher.links.clone(),
+            self.sources[index].address.clone(),
+            self.wanted.content,
+            self.wanted.class,
+            body,
+        );
+        self.introductions.spawn(async move {
+            tokio::time::sleep(after).await;
+            (index, introduction.await)
+        });
+    }
+
+    pub(super) async fn introduced(
+        &mut self,
+        index: usize,
+        introduced: Result<Introduced, Useless>,
+    ) -> Result<(), FetchError> {
+        let introduced = match introduced {
+            Ok(introduced) => introduced,
+            Err(useless) if self.sources[index].returns > 0 && useless.may_return => {
+                self.comes_back_later(index, useless.reason);
+                return Ok(());
+            }
+            Err(useless) => {
+                debug!(source = %self.sources[index].address, useless.reason, "no use");
+                if let Some(machine) = &mut self.machine {
+                    machine.handle_lost(SourceId(index as u32), useless.reason.clone());
+                }
+                self.sources[index].useless = Some(useless);
+                return Ok(());
+            }
+        };
+        self.sources[index].kind = introduced.kind;
+        if self.machine.is_none() && !self.begin(index, &introduced).await? {
+            self.sources[index].waiting = Some(introduced);
+            return Ok(());
+        }
+        self.enter(index, introduced);
+        // Those that came before the hash list did.
+        for other in 0..self.sources.len() {
+            if let Some(waiting) = self.sources[other].waiting.take() {
+                self.enter(other, waiting);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins the scheduler, if there is a hash list by now.
+    async fn begin(&mut self, index: usize, by: &Introduced) -> Result<bool, FetchError> {
+        let content = match (&self.content, &by.hashes) {
+            (Some(content), _) => content.clone(),
+            (None, None) => return Ok(false),
+            (None, Some(hashes)) => {
+                let (store, hashes) = (self.fetcher.store.clone(), hashes.clone());
+                let about = self.wanted.about.clone();
+                blocking(move || store.create(hashes, &about)).await?.map_err(FetchError::Create)?
+            }
+        };
+        let whole = by.whole.clone();
+        let (adopter, inline) = (content.clone(), whole.is_some());
+        // What lies beyond the record is looked at before anything is asked for again.
+        let missing = blocking(move || -> Result<ChunkRanges, FetchError> {
+            if !adopter.had().is_full() {
+                adopter.adopt().map_err(FetchError::Read)?;
+            }
+            if let Some(bytes) = whole.filter(|_| adopter.had().is_empty()) {
+                adopter.commit(ChunkIndex(0), &bytes).map_err(FetchError::Commit)?;
+            }
+            Ok(adopter.had().complement())
+        })
+        .await??;
+        if inline {
+            self.sources[index].inline_bytes = content.geometry().len();
+            self.arrival.stored();
+        }
+        let claimant = by.len.map(|_| SourceId(index as u32));
+        let seed = RandomState::new().hash_one(self.wanted.content.as_bytes());
+        self.machine =
+            Some(Fetch::new(content.geometry(), missing, claimant, seed, Instant::now()));
+        self.content = Some(content);
+        Ok(true)
+    }
+
+    /// Lets the scheduler have a source, or have it back.
+    fn enter(&mut self, index: usize, introduced: Introduced) {
+        let (Some(machine), Some(content)) = (&mut self.machine, &self.content) else { return };
+        let source = &mut self.sources[index];
+        let geometry = content.geometry();
+        if introduced.len.is_some_and(|len| len != geometry.len()) {
+            source.useless = Some(Useless::bad("claims another length"));
+            return;
+        }
+        let Ok(held) = introduced.holding.promised(geometry) else {
+            source.useless = Some(Useless::bad("sent a bitmap of another size"));
+            return;
+        };
+        source.is_partial = introduced.holding != Holding::Whole;
+        let id = SourceId(index as u32);
+        machine.add_source(id, introduced.scheduled_as(), held.clone(), introduced.rtt);
+        machine.handle_back(id, held, Instant::now());
+        source.link = Some(introduced.link);
+    }
+
+    pub(super) fn refreshed(&mut self, index: usize, holding: Option<Holding>) {
+        self.sources[index].is_refreshing = false;
+        let (Some(machine), Some(content), Some(holding)) =
+            (&mut self.machine, &self.content, holding)
+        else {
+            return;
+        };
+        if let Ok(held) = holding.promised(content.geometry()) {
+            self.sources[index].is_partial = holding != Holding::Whole;
+            machine.handle_holding(SourceId(index as u32), held, Instant::now());
+        }
+    }
+}
+
+impl Source {
+    pub(super) fn new(address: SourceAddress) -> Self {
+        let kind = match address {
+            SourceAddress::Peer(_) => SourceKind::Peer,
+            SourceAddress::Origin(_) => SourceKind::Vendor,
+        };
+        Self {
+            address,
+            kind,
+            link: None,
+            waiting: None,
+            useless: None,
+            is_partial: false,
+            is_refreshing: false,
+            returns: 0,
+            inline_bytes: 0,
+        }
+    }
+}
