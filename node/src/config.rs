@@ -33,6 +33,9 @@ const MISTAKES_MAX: usize = 64;
 /// Bytes of free disk that a store leaves by default: a full disk breaks more than Sutler.
 const FREE_BYTES_MIN: ByteCount = ByteCount(1 << 30);
 
+/// Read by the background check by default: 700 GB a day, and less than a tenth of a slow disk.
+const SCRUB_BYTES_PER_SECOND: ByteCount = ByteCount(8 << 20);
+
 /// Everything that an operator may set.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -58,6 +61,8 @@ pub struct StoreConfig {
     pub free_bytes_min: ByteCount,
     /// Whether contents stay. If not, each is removed with the last who waits for it.
     pub keep: bool,
+    /// Bytes a second that the background check of the whole store reads. 0: no check.
+    pub scrub_bytes_per_second: ByteCount,
 }
 
 /// The `[http]` table: what is open to others than peers.
@@ -112,7 +117,12 @@ pub struct Mistake {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { bytes_max: None, free_bytes_min: FREE_BYTES_MIN, keep: true }
+        Self {
+            bytes_max: None,
+            free_bytes_min: FREE_BYTES_MIN,
+            keep: true,
+            scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND,
+        }
     }
 }
 

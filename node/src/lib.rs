@@ -12,6 +12,7 @@
 //! | What does it do with a store? | [`owner`] |
 //! | What is missing, and where to get it? | [`fill`] |
 //! | What is measured, and who may read that? | [`metrics`], [`http`] |
+//! | Who looks after old bytes? | `scrub` |
 //! | What do commands report? | [`report`], [`status`], [`failure`] |
 
 pub mod config;
@@ -24,5 +25,6 @@ pub mod metrics;
 pub mod node;
 pub mod owner;
 pub mod report;
+mod scrub;
 pub mod size;
 pub mod status;

@@ -30,6 +30,7 @@ use crate::local::LocalServer;
 use crate::metrics::Meter;
 use crate::owner::{Bringer, OpenStore, Service};
 use crate::report::SourceKind;
+use crate::scrub;
 use crate::status::ServiceStatus;
 
 /// A node that has everything it needs and does not serve yet.
@@ -43,6 +44,7 @@ pub struct Node {
     local: LocalServer,
     http: Option<HttpServer>,
     connections_max: usize,
+    scrub_bytes_per_second: u64,
     stop_bringing: CancellationToken,
 }
 
@@ -99,6 +101,7 @@ impl Node {
             local,
             http,
             connections_max,
+            scrub_bytes_per_second: config.store.scrub_bytes_per_second.0,
             stop_bringing,
         })
     }
@@ -153,6 +156,14 @@ impl Node {
         if let Some(http) = self.http {
             let stop = shutdown.clone();
             services.spawn(async move { http.run(stop).await });
+        }
+        if self.scrub_bytes_per_second > 0 {
+            let (store, filler) = (self.fetcher.store().clone(), self.filler.clone());
+            let (rate, stop) = (self.scrub_bytes_per_second, shutdown.clone());
+            services.spawn(async move {
+                scrub::run(store, filler, rate, stop).await;
+                Ok(())
+            });
         }
         let stopped_by = tokio::select! {
             // Cancel-safe: a token stays cancelled.
