@@ -85,7 +85,11 @@ pub struct Index {
 
 /// One ordered map of bytes to bytes; the first byte of a key is its [`Kind`].
 enum Map {
-    Sled(sled::Db),
+    Sled {
+        db: sled::Db,
+        /// As it is on the disk.
+        mark: Mark,
+    },
     Memory(BTreeMap<Vec<u8>, Vec<u8>>),
 }
 
@@ -125,7 +129,7 @@ impl Index {
             return Self { dir, scan, map: Mutex::new(map) };
         };
         let map = match open_closed(path) {
-            Ok(db) => Map::Sled(db),
+            Ok(map) => map,
             Err(why) => {
                 tracing::debug!(reason = %why, "index is rebuilt");
                 rebuilt(path, why, &scan())
@@ -203,11 +207,11 @@ impl Index {
         *map = self.anew(&mut map, Rebuild::Asked, &rows);
     }
 
-    /// Marks the index as whole, so that the next start need not scan. Whatever comes after this
-    /// call would be lost to it, so it is the last.
+    /// Marks the index as whole, so that the next start need not scan. A change after this takes
+    /// the mark away again.
     pub fn close(&self) {
         let mut map = self.lock();
-        if map.mark(Mark::Closed).is_err() {
+        if map.close().is_err() {
             // The next start finds no mark and scans.
             *map = Map::Memory(BTreeMap::new());
         }
@@ -266,29 +270,26 @@ enum Rebuild {
 }
 
 /// Whether an index holds all that the records say.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Open = 0,
     Closed = 1,
 }
 
-/// Opens an index that was closed well, and marks it as open.
-fn open_closed(dir: &Path) -> Result<sled::Db, Rebuild> {
+/// Opens an index that was closed well. The first change marks it as open: a start that only looks
+/// waits for no sync.
+fn open_closed(dir: &Path) -> Result<Map, Rebuild> {
     if !dir.exists() {
         return Err(Rebuild::Absent);
     }
-    let mut map = Map::Sled(open_sled(dir).map_err(|Broken| Rebuild::Broke)?);
+    let db = open_sled(dir).map_err(|Broken| Rebuild::Broke)?;
+    let map = Map::Sled { db, mark: Mark::Closed };
     let mark = map.read(&key(Kind::Meta, &[])).map_err(|Broken| Rebuild::Broke)?;
     match mark.as_deref() {
-        Some([VERSION, closed]) if *closed == Mark::Closed as u8 => {}
-        Some([VERSION, _]) => return Err(Rebuild::Unclosed),
-        Some(_) => return Err(Rebuild::Version),
-        None => return Err(Rebuild::Broke),
-    }
-    map.mark(Mark::Open).map_err(|Broken| Rebuild::Broke)?;
-    match map {
-        Map::Sled(db) => Ok(db),
-        Map::Memory(_) => Err(Rebuild::Broke),
+        Some([VERSION, closed]) if *closed == Mark::Closed as u8 => Ok(map),
+        // The mark of an open one is not synced.
+        Some([VERSION, _]) | None => Err(Rebuild::Unclosed),
+        Some(_) => Err(Rebuild::Version),
     }
 }
 
@@ -305,8 +306,8 @@ fn rebuilt(dir: &Path, why: Rebuild, rows: &[Row]) -> Map {
         return Map::Memory(in_memory(rows));
     }
     let filled = open_sled(dir).and_then(|db| {
-        let mut map = Map::Sled(db);
-        map.mark(Mark::Open)?;
+        guarded(|| db.insert(key(Kind::Meta, &[]), Mark::Open.value()))?;
+        let mut map = Map::Sled { db, mark: Mark::Open };
         for batch in rows.chunks(ROWS_A_BATCH) {
             map.apply(batch.iter().flat_map(row_changes).collect())?;
         }
@@ -387,14 +388,14 @@ fn remove_folder(path: &Path) -> io::Result<()> {
 impl Map {
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
         match self {
-            Self::Sled(db) => guarded(|| Ok(db.get(key)?.map(|value| value.to_vec()))),
+            Self::Sled { db, .. } => guarded(|| Ok(db.get(key)?.map(|value| value.to_vec()))),
             Self::Memory(map) => Ok(map.get(key).cloned()),
         }
     }
 
     fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, Broken> {
         match self {
-            Self::Sled(db) => guarded(|| {
+            Self::Sled { db, .. } => guarded(|| {
                 let pairs = db.scan_prefix(prefix);
                 pairs.map(|pair| pair.map(|(k, v)| (k.to_vec(), v.to_vec()))).collect()
             }),
@@ -409,16 +410,26 @@ impl Map {
     /// Makes the changes in order: a key that comes twice has what it was given last.
     fn apply(&mut self, changes: Changes) -> Result<(), Broken> {
         match self {
-            Self::Sled(db) => guarded(|| {
-                let mut batch = sled::Batch::default();
-                for (key, value) in changes {
-                    match value {
-                        Some(value) => batch.insert(key, value),
-                        None => batch.remove(key),
-                    }
+            Self::Sled { db, mark } => {
+                if *mark == Mark::Closed {
+                    // Durable before the change: a closed index is believed.
+                    guarded(|| {
+                        db.insert(key(Kind::Meta, &[]), Mark::Open.value())?;
+                        db.flush()
+                    })?;
+                    *mark = Mark::Open;
                 }
-                db.apply_batch(batch)
-            }),
+                guarded(|| {
+                    let mut batch = sled::Batch::default();
+                    for (key, value) in changes {
+                        match value {
+                            Some(value) => batch.insert(key, value),
+                            None => batch.remove(key),
+                        }
+                    }
+                    db.apply_batch(batch)
+                })
+            }
             Self::Memory(map) => {
                 for (key, value) in changes {
                     match value {
@@ -431,18 +442,30 @@ impl Map {
         }
     }
 
-    /// Says durably whether the index is whole.
-    fn mark(&mut self, mark: Mark) -> Result<(), Broken> {
-        let Self::Sled(db) = self else {
-            return Ok(());
-        };
-        // What the mark is about is durable before the mark is.
-        guarded(|| db.flush())?;
-        guarded(|| {
-            db.insert(key(Kind::Meta, &[]), &[VERSION, mark as u8])?;
-            db.flush()
-        })?;
-        Ok(())
+    /// Says durably that the index is whole.
+    fn close(&mut self) -> Result<(), Broken> {
+        match self {
+            Self::Sled { mark: Mark::Closed, .. } | Self::Memory(_) => Ok(()),
+            Self::Sled { db, mark } => {
+                guarded(|| {
+                    // What the mark is about is durable before the mark is.
+                    db.flush()?;
+                    db.insert(key(Kind::Meta, &[]), Mark::Closed.value())?;
+                    db.flush()
+                })?;
+                *mark = Mark::Closed;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Mark {
+    fn value(self) -> &'static [u8] {
+        match self {
+            Self::Open => &[VERSION, Self::Open as u8],
+            Self::Closed => &[VERSION, Self::Closed as u8],
+        }
     }
 }
 
@@ -584,7 +607,7 @@ mod tests {
     }
 
     fn is_in_sled(index: &Index) -> bool {
-        matches!(*index.lock(), Map::Sled(_))
+        matches!(*index.lock(), Map::Sled { .. })
     }
 
     #[test]
@@ -604,8 +627,12 @@ mod tests {
         index.put(&row(99, true, 7));
         index.close();
         drop(index);
+        for _ in 0..2 {
+            let index = open(folder.path());
+            assert!(index.summary(id(99)).is_some(), "no scan was needed");
+        }
         let index = open(folder.path());
-        assert!(index.summary(id(99)).is_some(), "no scan was needed");
+        index.put(&row(98, true, 7));
         drop(index);
         let index = open(folder.path());
         assert_eq!(answers(&index), expected(), "it was scanned again");
@@ -616,7 +643,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let index = open(folder.path());
         index.close();
-        if let Map::Sled(db) = &*index.lock() {
+        if let Map::Sled { db, .. } = &*index.lock() {
             db.insert(key(Kind::Meta, &[]), &[VERSION + 1, 1]).expect("written");
             db.flush().expect("flushed");
         }
