@@ -410,6 +410,8 @@ impl Map {
     /// Makes the changes in order: a key that comes twice has what it was given last.
     fn apply(&mut self, changes: Changes) -> Result<(), Broken> {
         match self {
+            // No reason to take the mark away.
+            _ if changes.is_empty() => Ok(()),
             Self::Sled { db, mark } => {
                 if *mark == Mark::Closed {
                     // Durable before the change: a closed index is believed.
