@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use quinn::{EndpointConfig, TokioRuntime};
+use quinn::TokioRuntime;
 
 use crate::identity::{
     Expect, Identity, PeerName, TlsError, client_config, peer_name, server_config,
@@ -72,10 +72,9 @@ impl Endpoint {
         let failed = |source| BindError::Socket { address, source };
         let socket = UdpSocket::bind(address).map_err(failed)?;
         transport.size_buffers(&socket);
-        let config = EndpointConfig::default();
         let runtime = Arc::new(TokioRuntime);
-        let mut quinn =
-            quinn::Endpoint::new(config, Some(server), socket, runtime).map_err(failed)?;
+        let mut quinn = quinn::Endpoint::new(transport.endpoint(), Some(server), socket, runtime)
+            .map_err(failed)?;
         quinn.set_default_client_config(client);
         Ok(Self { quinn, transport: Arc::new(transport), name: identity.name().clone() })
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::congestion::CubicConfig;
-use quinn::{IdleTimeout, MtuDiscoveryConfig, VarInt};
+use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, VarInt};
 use serde::{Deserialize, Serialize};
 
 /// The largest datagram that path MTU discovery may settle on: 10 of them, which is what quinn
@@ -108,8 +108,20 @@ impl TransportConfig {
         Duration::from_secs(self.handshake_timeout_s.into())
     }
 
-    /// Returns quinn's form of the settings.
-    pub(crate) fn quinn(&self) -> Arc<quinn::TransportConfig> {
+    /// Returns quinn's form of the settings of a socket.
+    ///
+    /// It tells the other side how far its path MTU discovery may go. quinn's own bound of 1,472
+    /// would end it there, at half the rate that loopback and jumbo frames can carry.
+    pub fn endpoint(&self) -> EndpointConfig {
+        let mut endpoint = EndpointConfig::default();
+        let payload_max = self.mtu_max.max(self.mtu_initial);
+        // Refused below 1,200, where quinn's default stays.
+        let _ = endpoint.max_udp_payload_size(payload_max);
+        endpoint
+    }
+
+    /// Returns quinn's form of the settings of a connection.
+    pub fn quinn(&self) -> Arc<quinn::TransportConfig> {
         let mut quinn = quinn::TransportConfig::default();
         let windows = self.windows(1);
         let idle_ms = self.idle_timeout_s.saturating_mul(1_000);
@@ -136,7 +148,7 @@ impl TransportConfig {
 
     /// Enlarges the socket's buffers as far as the kernel allows: beyond its limit with privilege,
     /// up to it without. Smaller ones lose packets and cost speed, so a refusal is no error.
-    pub(crate) fn size_buffers(&self, socket: &UdpSocket) {
+    pub fn size_buffers(&self, socket: &UdpSocket) {
         use rustix::net::sockopt;
         let bytes = self.socket_buffer_bytes;
         #[cfg(target_os = "linux")]
