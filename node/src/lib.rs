@@ -12,9 +12,10 @@
 //! | What does it do with a store? | [`owner`] |
 //! | What is missing, and where to get it? | [`fill`] |
 //! | What is measured, and who may read that? | [`metrics`], [`http`] |
-//! | Who looks after old bytes? | `scrub` |
+//! | Who looks after old bytes? | `adopt`, `scrub` |
 //! | What do commands report? | [`report`], [`status`], [`failure`] |
 
+mod adopt;
 pub mod config;
 pub mod data;
 pub mod failure;

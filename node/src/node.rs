@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::adopt;
 use crate::config::Config;
 use crate::data::DataFolder;
 use crate::failure::{Failure, Kind};
@@ -56,10 +57,10 @@ impl Node {
     ///
     /// Kind `usage` for the config, `store`, `refused` for the identity, `unreachable` where an
     /// address cannot be listened at.
-    pub fn open(data: DataFolder, listen: SocketAddr, config: &Config) -> Result<Self, Failure> {
+    pub fn open(data: &DataFolder, listen: SocketAddr, config: &Config) -> Result<Self, Failure> {
         let origins = origins(&config.origin)?;
         let store = OpenStore::open(data.clone(), &config.store)?;
-        let endpoint = endpoint(&data, listen, config.transport.clone())?;
+        let endpoint = endpoint(data, listen, config.transport.clone())?;
         let address = endpoint.local_address().map_err(|error| {
             Failure::because(Kind::Unreachable, format!("listen at {listen}"), &error)
         })?;
@@ -87,7 +88,7 @@ impl Node {
             stop: stop_bringing.clone(),
         };
         let owner = Arc::new(store.with_bringer(bringer).with_service(Arc::new(service)));
-        let local = LocalServer::bind(&data, Arc::clone(&owner) as Arc<_>)
+        let local = LocalServer::bind(data, Arc::clone(&owner) as Arc<_>)
             .map_err(|error| Failure::from_error(Kind::Store, &error))?;
         let http = config.http.listen.map(|listen| HttpServer::bind(listen, meter)).transpose()?;
         let connections_max = config.limits.connections_max.get();
@@ -157,6 +158,14 @@ impl Node {
             let stop = shutdown.clone();
             services.spawn(async move { http.run(stop).await });
         }
+        let (store, stop) = (self.fetcher.store().clone(), shutdown.clone());
+        services.spawn(async move {
+            let told = stop.clone();
+            let adopted = tokio::task::spawn_blocking(move || adopt::run(&store, &told)).await;
+            // It has nothing more to do, and its end is not the node's.
+            stop.cancelled().await;
+            adopted.map_err(std::io::Error::other)
+        });
         if self.scrub_bytes_per_second > 0 {
             let (store, filler) = (self.fetcher.store().clone(), self.filler.clone());
             let (rate, stop) = (self.scrub_bytes_per_second, shutdown.clone());
@@ -172,9 +181,15 @@ impl Node {
             ended = services.join_next() => ended,
         };
         info!("draining");
+        // A service may have heard of it, and ended, before this task did.
+        let was_told = shutdown.is_cancelled();
         shutdown.cancel();
         self.stop_bringing.cancel();
-        let mut trouble = stopped_by.and_then(trouble_of);
+        let mut trouble = match stopped_by.map(trouble_of) {
+            Some(None) if was_told => None,
+            Some(None) => Some(Failure::new(Kind::Internal, "a service ended by itself")),
+            ended => ended.flatten(),
+        };
         while let Some(ended) = services.join_next().await {
             trouble = trouble.or_else(|| trouble_of(ended));
         }

@@ -3,12 +3,14 @@
 //! A command opens the store, does one thing and closes it. A node opens it for as long as it runs
 //! and lets commands in through [`crate::local`]. Both do the same things the same way: here.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
 use sutler_cache::import::{ImportFrom, Novelty};
-use sutler_cache::{About, Content, Entry, Origin, Store, StoreOptions};
+use sutler_cache::scrub::ScrubStep;
+use sutler_cache::{About, Content, Entry, OpenError, Origin, Store, StoreOptions};
 use sutler_protocol::hash_list::HASH_BYTES;
 use sutler_protocol::{ContentId, Sha256Digest};
 
@@ -16,7 +18,9 @@ use crate::config::StoreConfig;
 use crate::data::DataFolder;
 use crate::failure::{Failure, Kind};
 use crate::local::{AddFile, AddUrl, FetchRequest, OnEach, OnProgress, Ready, StoreOwner};
-use crate::report::{Added, Collected, ContentRow, Damage, Inspected, Progress, Rebuilt, Verified};
+use crate::report::{
+    Added, Collected, ContentRow, Damage, Inspected, Moved, Progress, Rebuilt, Verified,
+};
 use crate::status::{ServiceStatus, Status, StoreStatus};
 
 mod bring;
@@ -42,15 +46,15 @@ pub struct OpenStore {
 }
 
 impl OpenStore {
-    /// Opens the store of `data`, making it if there is none.
+    /// Opens the store of `data`, making both if they are not there.
     ///
     /// # Errors
     ///
-    /// Kind `store` if another process owns it or it cannot be read, `file` if the folder cannot
-    /// be made.
-    pub fn open(data: DataFolder, config: &StoreConfig) -> Result<Self, sutler_cache::OpenError> {
+    /// [`OpenError`]; among them [`OpenError::Owned`] if another process has it.
+    pub fn open(data: DataFolder, config: &StoreConfig) -> Result<Self, OpenError> {
         let options =
             StoreOptions { bytes_max: config.quota(), free_bytes_min: config.free_bytes_min.0 };
+        std::fs::create_dir_all(data.root()).map_err(OpenError::Folder)?;
         let store = Store::open(&data.store(), options)?;
         Ok(Self { data, store, options, bringer: None, service: None })
     }
@@ -169,38 +173,32 @@ impl StoreOwner for OpenStore {
     fn verify(&self, progress: OnProgress<'_>) -> Result<Verified, Failure> {
         let entries = self.store.list();
         let bytes = entries.iter().map(|entry| entry.had_bytes).sum();
-        let mut verified = Verified::default();
-        for entry in entries {
-            verified.contents += 1;
-            let content = entry.id.to_string();
-            let mut damage = Damage { content, chunks: Vec::new(), reason: None };
-            match self.store.content(entry.id) {
-                Ok(Some(content)) => {
-                    for chunk in content.had().iter().collect::<Vec<_>>() {
-                        if !content.recheck(chunk)? {
-                            damage.chunks.push(chunk.0);
-                        }
-                        let place = content.geometry().chunk(chunk);
-                        verified.bytes += place.end - place.start;
-                        let told = progress(Progress {
-                            subject: damage.content.clone(),
-                            bytes_had: verified.bytes,
-                            bytes: Some(bytes),
-                        });
-                        if told.is_break() {
-                            return Err(failures::interrupted());
-                        }
-                    }
+        let mut verified = Verified { contents: entries.len() as u64, ..Verified::default() };
+        let mut damaged: BTreeMap<ContentId, Damage> = BTreeMap::new();
+        let damage = |content: ContentId| {
+            move || Damage { content: content.to_string(), chunks: Vec::new(), reason: None }
+        };
+        let mut scrub = self.store.scrub();
+        loop {
+            match scrub.step() {
+                ScrubStep::Good { bytes } => verified.bytes += bytes,
+                ScrubStep::Bad { content, chunk, bytes } => {
+                    verified.bytes += bytes;
+                    damaged.entry(content).or_insert_with(damage(content)).chunks.push(chunk.0);
                 }
-                Ok(None) => {}
-                Err(error) => {
-                    damage.reason = Some(Failure::from_error(Kind::Store, &error).to_string())
+                ScrubStep::Unreadable { content, error } => {
+                    let reason = Failure::from_error(Kind::Store, &error).to_string();
+                    damaged.entry(content).or_insert_with(damage(content)).reason = Some(reason);
                 }
+                ScrubStep::Done => break,
             }
-            if !damage.chunks.is_empty() || damage.reason.is_some() {
-                verified.damaged.push(damage);
+            let subject = "verify".to_owned();
+            let told = Progress { subject, bytes_had: verified.bytes, bytes: Some(bytes) };
+            if progress(told).is_break() {
+                return Err(failures::interrupted());
             }
         }
+        verified.damaged = damaged.into_values().collect();
         Ok(verified)
     }
 
@@ -260,6 +258,21 @@ impl StoreOwner for OpenStore {
             service: self.service.as_ref().map(|service| service.status()),
         })
     }
+}
+
+/// Moves the store of `data` to the folder `to`, which is absent or empty. It is found there by the
+/// same data folder from then on. Nobody may own the store meanwhile.
+///
+/// # Errors
+///
+/// Kind `store` if somebody owns it, `file` if `to` cannot be used, `no-space`. The store is then
+/// where it was.
+pub fn relocate(data: &DataFolder, to: &Path) -> Result<Moved, Failure> {
+    // The pointer is read by programs that were started elsewhere.
+    let to = std::path::absolute(to)
+        .map_err(|error| Failure::because(Kind::File, format!("find {}", to.display()), &error))?;
+    let moved = sutler_cache::relocate::relocate(&data.store(), &to)?;
+    Ok(Moved { to: to.display().to_string(), files: moved.files, bytes: moved.bytes })
 }
 
 /// Returns what to keep of a content that is taken in.

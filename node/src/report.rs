@@ -150,9 +150,9 @@ pub struct Collected {
 pub struct Moved {
     /// Where the store lies now.
     pub to: String,
-    /// Contents that it holds.
-    pub contents: u64,
-    /// Bytes that it holds.
+    /// Files that have moved.
+    pub files: u64,
+    /// Bytes in them.
     pub bytes: u64,
 }
 

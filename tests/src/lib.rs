@@ -4,7 +4,9 @@
 //! |---|---|
 //! | May this test skip itself? | [`skips`] |
 //! | Where is the program under test? | [`program`] |
+//! | What does a user have and type? | [`machine`] |
 
+pub mod machine;
 pub mod program;
 pub mod skips;
 

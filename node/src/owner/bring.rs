@@ -58,21 +58,26 @@ impl Bringer {
         let fetcher = self.fetcher()?;
         let (name, mut wanted) = wanted(request)?;
         let (sender, told) = watch::channel(FetchProgress::default());
-        let fetched = match name {
-            ContentName::Id(_) => {
-                self.watched(fetcher.fetch(&wanted, &sender), &told, &request.name, progress)?
-            }
+        // A vendor's file that the store knows already is a content like any other.
+        let unknown = match name {
+            ContentName::Id(_) => None,
             ContentName::Vendor(sha256) => match fetcher.store().by_digest(sha256) {
                 Some(id) => {
                     (wanted.content, wanted.about.sha256) = (id, Some(sha256));
-                    self.watched(fetcher.fetch(&wanted, &sender), &told, &request.name, progress)?
+                    None
                 }
-                None => {
-                    let url = vendor_url(request)?;
-                    let fetching = fetcher.fetch_vendor(sha256, &url, wanted, &sender);
-                    self.watched(fetching, &told, &request.name, progress)?
-                }
+                None => Some(sha256),
             },
+        };
+        let fetched = match unknown {
+            None => {
+                self.watched(fetcher.fetch(&wanted, &sender), &told, &request.name, progress)?
+            }
+            Some(sha256) => {
+                let url = vendor_url(request)?;
+                let fetching = fetcher.fetch_vendor(sha256, &url, wanted, &sender);
+                self.watched(fetching, &told, &request.name, progress)?
+            }
         };
         Ok(ready(fetched, name))
     }
@@ -138,7 +143,7 @@ impl Bringer {
         })?;
         let mut body = self.until_stopped(origins.whole(url, 0, &Validators::default()))??;
         let (validators, bytes) = (body.file().validators.clone(), body.len());
-        let (sender, parts) = mpsc::channel(PARTS_MAX);
+        let (sender, coming) = mpsc::channel(PARTS_MAX);
         // Ends with its body, or when nobody takes the next part.
         let pump = self.runtime.spawn(async move {
             loop {
@@ -152,7 +157,7 @@ impl Bringer {
         let arrived = Arc::new(AtomicU64::new(0));
         let fault = Arc::new(Mutex::new(None));
         let mut stream = Parts {
-            parts,
+            coming,
             current: Bytes::new(),
             ended: false,
             arrived: Arc::clone(&arrived),
@@ -347,7 +352,7 @@ pub fn report(fetched: &sutler_swarm::Fetched, name: ContentName) -> Fetched {
 /// A body that arrives in parts from the runtime, read on a thread that may block. `None` is its
 /// end; without one it was cut off.
 struct Parts {
-    parts: mpsc::Receiver<Result<Option<Bytes>, OriginError>>,
+    coming: mpsc::Receiver<Result<Option<Bytes>, OriginError>>,
     current: Bytes,
     ended: bool,
     arrived: Arc<AtomicU64>,
@@ -357,10 +362,10 @@ struct Parts {
 impl Read for Parts {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.current.is_empty() {
-            match self.parts.blocking_recv() {
+            match self.coming.blocking_recv() {
                 Some(Ok(Some(part))) => self.current = part,
                 Some(Ok(None)) => {
-                    self.parts.close();
+                    self.coming.close();
                     self.ended = true;
                     return Ok(0);
                 }

@@ -7,9 +7,12 @@ use std::error::Error;
 use std::io;
 
 use sutler_cache::import::ImportError;
-use sutler_cache::{CompleteError, CreateError, OpenError, ReadError};
+use sutler_cache::relocate::RelocateError;
+use sutler_cache::{CompleteError, CreateError, OpenError, PromoteError, ReadError};
+use sutler_protocol::frame::Refusal;
 use sutler_swarm::FetchError;
 use sutler_swarm::origin::{OriginError, ReplyFault};
+use sutler_swarm::peer::RequestError;
 
 use crate::failure::{Failure, Kind};
 
@@ -34,6 +37,25 @@ impl From<OpenError> for Failure {
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         Self::from_error(Kind::Store, &error)
+    }
+}
+
+impl From<RelocateError> for Failure {
+    fn from(error: RelocateError) -> Self {
+        let kind = match &error {
+            _ if no_space(&error) => Kind::NoSpace,
+            RelocateError::Open(_) | RelocateError::Copy { .. } | RelocateError::Switch { .. } => {
+                Kind::Store
+            }
+            _ => Kind::File,
+        };
+        let failure = Self::because(kind, "move the store", &error);
+        match error {
+            RelocateError::Open(OpenError::Owned) => {
+                failure.with_help("stop the node or agent that owns it, and start it afterwards")
+            }
+            _ => failure,
+        }
     }
 }
 
@@ -83,8 +105,15 @@ impl From<FetchError> for Failure {
             _ if no_space(&error) => Kind::NoSpace,
             FetchError::Unknown { .. } => Kind::UnknownContent,
             FetchError::Digest { .. } => Kind::Corrupt,
+            FetchError::Identity { .. } | FetchError::NoOrigins => Kind::Refused,
+            FetchError::Resolve { source: RequestError::Refused(refusal), .. } => {
+                kind_of_refusal(refusal)
+            }
             FetchError::NoSource { .. } | FetchError::Resolve { .. } => Kind::Unreachable,
             FetchError::Origin(source) => kind_of_origin(source),
+            FetchError::Promote(source) if matches!(**source, PromoteError::Mismatch { .. }) => {
+                Kind::Corrupt
+            }
             FetchError::Create(source) => kind_of_create(source),
             FetchError::Complete { source, .. } => kind_of_complete(source),
             _ => Kind::Store,
@@ -114,6 +143,16 @@ fn kind_of_origin(error: &OriginError) -> Kind {
         OriginError::Fault { source: ReplyFault::Status { status: 404 | 410 }, .. } => {
             Kind::UnknownContent
         }
+        _ => Kind::Unreachable,
+    }
+}
+
+/// Returns what it means to a user that a node does not give a vendor's file.
+const fn kind_of_refusal(refusal: &Refusal) -> Kind {
+    match refusal {
+        Refusal::Unknown | Refusal::NotHeld => Kind::UnknownContent,
+        Refusal::OriginNotAllowed => Kind::Refused,
+        Refusal::DigestDiffers | Refusal::LengthDiffers { .. } | Refusal::Damaged => Kind::Corrupt,
         _ => Kind::Unreachable,
     }
 }

@@ -213,12 +213,11 @@ impl Inspect {
             let body = after.get(..len).ok_or_else(|| {
                 wrong(&io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends inside it"))
             })?;
-            let text = match frame::decode::<Request>(body) {
-                Ok(request) => format!("{request:?}"),
-                Err(_) => {
-                    let answer = frame::decode::<Answer>(body).map_err(|error| wrong(&error))?;
-                    format!("{answer:?}")
-                }
+            let text = if let Ok(request) = frame::decode::<Request>(body) {
+                format!("{request:?}")
+            } else {
+                let answer = frame::decode::<Answer>(body).map_err(|error| wrong(&error))?;
+                format!("{answer:?}")
             };
             output.line(format_args!("{offset:>8}  {len:>5} bytes  {}", printable(&text)))?;
             output
@@ -320,9 +319,8 @@ fn runs(chunks: &ChunkRanges) -> Vec<(u32, u32)> {
 }
 
 fn show_runs(runs: &[(u32, u32)]) -> String {
-    let show = |(first, last): &(u32, u32)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
+    let show = |(first, last): &(u32, u32)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
     match runs {
         [] => "nothing".to_owned(),

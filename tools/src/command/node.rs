@@ -34,7 +34,7 @@ impl Node {
         let runtime = runtime::start()?;
         runtime.block_on(async {
             let stop = runtime::stopped_by_signals()?;
-            let node = SiteNode::open(self.data.folder(), self.listen, &config)?;
+            let node = SiteNode::open(&self.data.folder(), self.listen, &config)?;
             let (address, http) = (node.address(), node.http_address());
             info!(%address, identity = %node.fetcher().endpoint().name(), "listening");
             output.line(format_args!("listening {address}"))?;

@@ -102,7 +102,7 @@ pub(crate) fn with_network(
     };
     let mut config = data.config()?;
     allow(&mut config, urls)?;
-    let _entered = runtime.enter();
+    let entered = runtime.enter();
     let stop = stopped_by_signals()?;
     let origins = origins(&config.origin)?;
     let mut endpoint = None;
@@ -120,7 +120,7 @@ pub(crate) fn with_network(
     }
     let bringer =
         Bringer { runtime: runtime.handle().clone(), fetcher, origins: Some(origins), stop };
-    drop(_entered);
+    drop(entered);
     Ok((Access::Own(Box::new(store.with_bringer(bringer))), Network { runtime, endpoint }))
 }
 

@@ -1,10 +1,12 @@
 //! `sutler store …`: looking after the store.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 use sutler_node::failure::{Failure, Kind};
+use sutler_node::owner::relocate;
 use sutler_node::size::ByteCount;
 
 use crate::access::{Absent, DataArgs};
@@ -19,6 +21,8 @@ pub(crate) enum StoreCommand {
     Verify(Verify),
     /// Remove what is neither pinned nor in use until the quota and the free disk are kept.
     Gc(Gc),
+    /// Move the store to another folder; the data folder remembers where it is.
+    Move(Move),
     /// Throw the index away and make it anew from the contents.
     RebuildIndex(RebuildIndex),
 }
@@ -36,6 +40,12 @@ const GC_EXAMPLES: &str = "\
 Examples:
   sutler store gc --data ./node
   sutler store gc --data ./node --bytes-max 10GB";
+
+const MOVE_EXAMPLES: &str = "\
+Examples:
+  sutler store move --data /srv/sutler /mnt/big/sutler-store
+
+The node must not run meanwhile. On the same disk nothing is copied.";
 
 const REBUILD_EXAMPLES: &str = "\
 Examples:
@@ -66,6 +76,15 @@ pub(crate) struct Gc {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = MOVE_EXAMPLES)]
+pub(crate) struct Move {
+    #[command(flatten)]
+    data: DataArgs,
+    /// The folder to move to, absent or empty.
+    to: PathBuf,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = REBUILD_EXAMPLES)]
 pub(crate) struct RebuildIndex {
     #[command(flatten)]
@@ -78,6 +97,7 @@ impl StoreCommand {
             Self::Ls(ls) => ls.run(output),
             Self::Verify(verify) => verify.run(output),
             Self::Gc(gc) => gc.run(output),
+            Self::Move(to) => to.run(output),
             Self::RebuildIndex(rebuild) => rebuild.run(output),
         }
     }
@@ -158,6 +178,19 @@ impl Gc {
         }
         let what = format!("{} bytes too many are pinned or in use", collected.bytes_excess);
         Err(Failure::new(Kind::NoSpace, what).into())
+    }
+}
+
+impl Move {
+    fn run(self, output: Output) -> Result<(), Stop> {
+        let moved = relocate(&self.data.folder(), &self.to)?;
+        output.line(format_args!(
+            "the store is in {} now: {} files, {}",
+            moved.to,
+            moved.files,
+            ByteCount(moved.bytes)
+        ))?;
+        output.json(&moved)
     }
 }
 

@@ -95,7 +95,7 @@ impl Stage {
         let mut running = JoinSet::new();
         let mut start = |name: &str, config: &Config| {
             let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-            let member = Node::open(self.data(name), loopback, config)?;
+            let member = Node::open(&self.data(name), loopback, config)?;
             let actor = Actor {
                 address: member.address(),
                 fetcher: member.fetcher().clone(),
