@@ -122,7 +122,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    // 155
+    // R155
     #[test]
     fn every_command_has_examples() {
         fn check(command: &clap::Command) {

@@ -58,10 +58,10 @@ fn main() -> ExitCode {
 }
 
 fn run(task: &Task) -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .expect("xtask lies two folders below the workspace");
+    // Cargo says where the sources are now; the program knows where they were when it was built.
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+    let root =
+        Path::new(&xtask).ancestors().nth(2).expect("xtask lies two folders below the workspace");
     std::env::set_current_dir(root)?;
     match task {
         Task::Check => steps::check(root),
