@@ -22,7 +22,7 @@ mod exit {
 
 const UNKNOWN: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
-// 155
+// R155
 #[test]
 fn what_is_added_is_listed_shown_and_known_the_second_time() {
     let machine = Machine::new();
@@ -172,7 +172,7 @@ fn gc_keeps_to_the_bytes_that_it_is_given() {
     assert_eq!((&collected["contents"], &collected["bytes_left"]), (&1.into(), &200_000.into()));
 }
 
-// 155
+// R155
 #[test]
 fn what_cannot_be_added_is_named_with_its_own_code() {
     let machine = Machine::new();

@@ -98,7 +98,7 @@ fn the_tour_runs_from_its_first_block_to_its_last() {
     assert!(said.contains("\"verified\":true"), "{said}");
 }
 
-#[test] // R152
+#[test] // D6
 fn the_first_command_stands_until_ctrl_c_and_ends_well() {
     let first = blocks().into_iter().next().unwrap();
     assert_eq!(first, ["cargo run --release -- dev"]);
@@ -114,6 +114,8 @@ fn the_first_command_stands_until_ctrl_c_and_ends_well() {
     while !said.contains(DEV_STANDS) {
         assert_ne!(stdout.read_line(&mut said).unwrap(), 0, "it ended before it stood:\n{said}");
     }
+    let vendor = said.lines().find(|line| line.starts_with("vendor: ")).unwrap();
+    assert!(vendor.ends_with("1.00 x") || vendor.ends_with("own)"), "{vendor}");
     let interrupted = run(Command::new("kill").args(["-INT", &dev.id().to_string()]));
     expect_success("kill", &interrupted);
     stdout.read_to_string(&mut said).unwrap();
