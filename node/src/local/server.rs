@@ -2,7 +2,7 @@
 //!
 //! Driven by the node beside its other services. Accepting is async; each connection then has a
 //! blocking thread of its own, because everything it does is disk work. The threads are bounded
-//! by [`CONNECTIONS_MAX`] and joined before [`LocalServer::run`] returns.
+//! by `CONNECTIONS_MAX` and joined before [`LocalServer::run`] returns.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
