@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use sutler_node::config::Config;
 use sutler_tests::sutler;
 
 const README: &str = include_str!("../../README.md");
@@ -17,19 +18,27 @@ const README: &str = include_str!("../../README.md");
 /// What a program prints once it stands and only waits for Ctrl-C.
 const DEV_STANDS: &str = "sutler fetch ";
 
-/// Returns the lines of each block of commands. A block of `text` is what a command prints.
+/// The kinds of blocks: commands, what a command prints, and a config.
+const KINDS: [&str; 3] = ["sh", "text", "toml"];
+
+/// Returns the lines of each block of commands.
 fn blocks() -> Vec<Vec<&'static str>> {
+    blocks_of("sh")
+}
+
+fn blocks_of(kind: &str) -> Vec<Vec<&'static str>> {
     let mut blocks = Vec::new();
     let mut open = None;
     for line in README.lines() {
         match &mut open {
             None if line.trim_start().starts_with("```") => {
-                assert!(["```sh", "```text"].contains(&line), "no test executes {line}");
-                open = Some((line == "```sh", Vec::new()));
+                let found = line.trim_start_matches('`');
+                assert!(KINDS.contains(&found), "no test knows of {line}");
+                open = Some((found, Vec::new()));
             }
             None => {}
             Some(_) if line == "```" => {
-                blocks.extend(open.take().filter(|(is_sh, _)| *is_sh).map(|(_, block)| block));
+                blocks.extend(open.take().filter(|(found, _)| *found == kind).map(|open| open.1));
             }
             Some((_, block)) => block.push(line),
         }
@@ -164,6 +173,15 @@ fn the_table_of_exit_codes_is_the_one_that_help_prints() {
         words.next().is_some_and(|code| code.parse::<u8>().is_ok()) && words.next().is_some()
     });
     assert_eq!(codes.count(), rows.len(), "{help}");
+}
+
+#[test]
+fn the_config_of_the_page_is_one() {
+    let configs = blocks_of("toml");
+    assert_eq!(configs.len(), 1);
+    let text = configs[0].join("\n");
+    let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.origin.allow.len(), 2);
 }
 
 #[test]
