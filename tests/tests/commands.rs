@@ -130,7 +130,7 @@ fn a_store_that_somebody_else_owns_without_a_socket_is_busy() {
     machine.ok(["store", "ls", "--data", "node"]);
 }
 
-// Row 32.
+// R32
 #[test]
 fn a_store_that_was_moved_is_found_by_the_same_data_folder() {
     let machine = Machine::new();
@@ -146,7 +146,7 @@ fn a_store_that_was_moved_is_found_by_the_same_data_folder() {
     assert!(error["help"].is_null(), "{error}");
 }
 
-// Row 38.
+// R38
 #[test]
 fn a_flipped_bit_is_found_by_verify_and_the_content_is_no_longer_complete() {
     let machine = Machine::new();

@@ -31,13 +31,22 @@ impl Bars {
 
     /// Shows how far a subject has come.
     pub(crate) fn show(&mut self, label: &str, progress: &Progress) {
+        self.show_as(label, label, progress);
+    }
+
+    /// Shows how far the subject `key` has come, under a label that may change.
+    pub(crate) fn show_as(&mut self, key: &str, label: &str, progress: &Progress) {
         let all = &self.all;
-        let bar = self.bars.entry(label.to_owned()).or_insert_with(|| {
+        let bar = self.bars.entry(key.to_owned()).or_insert_with(|| {
             let bar = all.add(ProgressBar::no_length());
-            bar.set_prefix(printable(label).chars().take(SUBJECT_CHARS).collect::<String>());
+            bar.set_style(style(false));
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
+        let label: String = printable(label).chars().take(SUBJECT_CHARS).collect();
+        if bar.prefix() != label {
+            bar.set_prefix(label);
+        }
         if bar.length() != progress.bytes {
             if let Some(bytes) = progress.bytes {
                 bar.set_length(bytes);

@@ -10,6 +10,7 @@ use std::net::Shutdown;
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sutler_cache::import::ImportFrom;
@@ -31,6 +32,9 @@ const CONNECTIONS_MAX: usize = 32;
 
 /// Silence on a connection after which it is given up. Long enough for a file on a slow disk.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
+
+/// Pause after an attempt to accept failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time that requests have to finish once the owner is asked to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -66,7 +70,7 @@ impl LocalServer {
         let listener = UnixListener::from_std(listener)?;
         // Owns every connection: none outlives this function.
         let mut open = JoinSet::new();
-        let mut streams: BTreeMap<u64, UnixStream> = BTreeMap::new();
+        let mut streams: BTreeMap<u64, Open> = BTreeMap::new();
         let mut next = 0;
         loop {
             tokio::select! {
@@ -76,22 +80,36 @@ impl LocalServer {
                 Some(ended) = open.join_next() => drop(ended.map(|key| streams.remove(&key))),
                 // Cancel-safe: a connection is taken only when it is returned.
                 accepted = listener.accept(), if open.len() < CONNECTIONS_MAX => {
-                    let Some(stream) = admit(accepted.map(|(stream, _)| stream)) else { continue };
+                    let stream = match accepted {
+                        Ok((stream, _)) => stream,
+                        Err(error) => {
+                            warn!(%error, "accept on the local socket");
+                            // What is short now, such as descriptors, may be back soon.
+                            tokio::time::sleep(ACCEPT_PAUSE).await;
+                            continue;
+                        }
+                    };
+                    let Some(stream) = admit(stream) else { continue };
                     let Ok(handle) = stream.try_clone() else { continue };
                     next += 1;
                     let (key, owner) = (next, Arc::clone(&self.owner));
-                    streams.insert(key, handle);
+                    let has_asked = Arc::new(AtomicBool::new(false));
+                    streams.insert(key, Open { handle, has_asked: Arc::clone(&has_asked) });
                     open.spawn_blocking(move || {
-                        serve_one(stream, owner.as_ref());
+                        serve_one(stream, owner.as_ref(), &has_asked);
                         key
                     });
                 }
             }
         }
+        // Who has asked for nothing yet is not worth waiting for.
+        for idle in streams.values().filter(|open| !open.has_asked.load(Ordering::Relaxed)) {
+            drop(idle.handle.shutdown(Shutdown::Both));
+        }
         let drained = async { while open.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN_MAX, drained).await.is_err() {
-            for stream in streams.values() {
-                drop(stream.shutdown(Shutdown::Both));
+            for open in streams.values() {
+                drop(open.handle.shutdown(Shutdown::Both));
             }
             while open.join_next().await.is_some() {}
         }
@@ -99,9 +117,15 @@ impl LocalServer {
     }
 }
 
+/// A connection that a thread serves.
+struct Open {
+    /// Ends the thread's waits, where it does not end by itself.
+    handle: UnixStream,
+    has_asked: Arc<AtomicBool>,
+}
+
 /// Returns the connection if its user may use it, ready for blocking reads and writes.
-fn admit(accepted: io::Result<tokio::net::UnixStream>) -> Option<UnixStream> {
-    let stream = accepted.inspect_err(|error| warn!(%error, "accept on the local socket")).ok()?;
+fn admit(stream: tokio::net::UnixStream) -> Option<UnixStream> {
     let uid = stream.peer_cred().ok()?.uid();
     if !socket::may_use(uid) {
         warn!(uid, "a command of another user was turned away");
@@ -114,8 +138,10 @@ fn admit(accepted: io::Result<tokio::net::UnixStream>) -> Option<UnixStream> {
     Some(stream)
 }
 
-fn serve_one(mut stream: UnixStream, owner: &dyn StoreOwner) {
-    let served = match read_request(&mut stream) {
+fn serve_one(mut stream: UnixStream, owner: &dyn StoreOwner, has_asked: &AtomicBool) {
+    let request = read_request(&mut stream);
+    has_asked.store(true, Ordering::Relaxed);
+    let served = match request {
         Ok(Some(request)) => answer(&mut stream, owner, request),
         Ok(None) => Ok(()),
         Err(failure) => frame::write(&mut stream, &Reply::Failed(failure)),

@@ -9,13 +9,14 @@ use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sutler_cache::{About, Origin};
+use sutler_cache::{About, Origin, QuarantineKey};
 use sutler_protocol::frame::Class;
-use sutler_protocol::{ContentId, ContentName};
+use sutler_protocol::{ContentId, ContentName, Sha256Digest};
 use sutler_swarm::fetch::{Each, Progress as FetchProgress};
+use sutler_swarm::gateway::Filled;
 use sutler_swarm::origin::{OriginError, Origins, Validators};
 use sutler_swarm::{FetchError, Fetcher, SourceAddress, Wanted};
 use tokio::runtime::Handle;
@@ -75,11 +76,58 @@ impl Bringer {
             }
             Some(sha256) => {
                 let url = vendor_url(request)?;
+                let is_peer = |source: &SourceAddress| matches!(source, SourceAddress::Peer(_));
+                if !wanted.sources.iter().any(is_peer) {
+                    return self.fetch_from_vendor(sha256, &url, wanted, progress);
+                }
                 let fetching = fetcher.fetch_vendor(sha256, &url, wanted, &sender);
                 self.watched(fetching, &told, &request.name, progress)?
             }
         };
         Ok(ready(fetched, name))
+    }
+
+    /// Brings a vendor's file from the vendor itself: no peer was named who would do so.
+    fn fetch_from_vendor(
+        &self,
+        sha256: Sha256Digest,
+        url: &Url,
+        wanted: Wanted,
+        progress: OnProgress<'_>,
+    ) -> Result<Ready, Failure> {
+        let started = Instant::now();
+        let about = About { sha256: Some(sha256), ..wanted.about };
+        let (sender, told) = watch::channel(FetchProgress::default());
+        let filled = |filled: Filled| {
+            sender.send_modify(|told| (told.have_bytes, told.len) = (filled.have, filled.len));
+        };
+        let key = QuarantineKey::Digest(sha256);
+        let fetching = self.fetcher()?.fetch_whole(key, url, about, filled);
+        let subject = sha256.to_string();
+        let (content, received) = self.watched(fetching, &told, &subject, progress)?;
+        let bytes = content.geometry().len();
+        let vendor = received.min(bytes);
+        let sources: Vec<SourceBytes> = [
+            (SourceKind::Disk, None, bytes - vendor),
+            (SourceKind::Vendor, Some(url.to_string()), vendor),
+        ]
+        .map(|(kind, address, bytes)| SourceBytes { kind, address, bytes })
+        .into_iter()
+        .filter(|source| source.bytes > 0)
+        .collect();
+        let report = Fetched {
+            content: content.id().to_string(),
+            sha256: Some(subject),
+            name: content.about().name,
+            bytes,
+            elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            bytes_by_source: Fetched::sum_by_kind(&sources),
+            sources,
+            dropped: Vec::new(),
+            bytes_again: received - vendor,
+            verified: content.is_complete(),
+        };
+        Ok(Ready { report, body: Body::Content(content) })
     }
 
     /// Brings many contents named by their ids over the same connections, and hands each over as

@@ -42,6 +42,7 @@ use crate::gateway::Filled;
 use crate::origin::{OriginError, Origins};
 use crate::peer::RequestError;
 use drive::Outcome;
+use introduce::{Useless, no_source};
 use links::Links;
 pub use many::Each;
 pub use report::{FetchReport, Progress, SourceKind, SourceShare};
@@ -284,7 +285,7 @@ impl Fetcher {
             let peer = match self.links.peer(address, wanted.class).await {
                 Ok(peer) => peer,
                 Err(error) => {
-                    refused.push((address.to_string(), crate::gateway::causes(&error)));
+                    refused.push((address.to_string(), Useless::unconnected(&error)));
                     continue;
                 }
             };
@@ -296,8 +297,7 @@ impl Fetcher {
                 Err(source) => last = Some(FetchError::Resolve { sha256, address, source }),
             }
         }
-        let content = sha256.to_string();
-        Err(last.unwrap_or(FetchError::NoSource { content, sources: refused }))
+        Err(last.unwrap_or_else(|| no_source(sha256.to_string(), refused)))
     }
 
     /// Forgets what came of a claim that was wrong.

@@ -18,7 +18,7 @@ use sutler_cache::ReadError;
 use sutler_cache::export::{ExportError, ExportHow, file_name};
 use sutler_node::failure::{Failure, Kind};
 use sutler_node::local::{Body, FetchRequest, Ready};
-use sutler_node::report::{Fetched, SourceBytes, SourceKind};
+use sutler_node::report::{Fetched, Progress, SourceBytes, SourceKind};
 use sutler_node::size::ByteCount;
 use sutler_protocol::{ContentId, ContentName};
 
@@ -137,6 +137,7 @@ impl Fetch {
         };
         let requests: Vec<FetchRequest> = wanted.iter().map(request).collect();
         let (started, mut totals) = (Instant::now(), Totals::default());
+        let mut bars = Bars::new();
         let mut stop = None;
         access.owner().fetch_many(&requests, &mut |position, result| {
             let name = &wanted[position].1;
@@ -144,7 +145,11 @@ impl Fetch {
                 || access.owner().fetch(&requests[position], &mut |_| ControlFlow::Continue(()));
             let written =
                 result.and_then(|ready| write_out(ready, &out_dir.join(name), &mut again));
-            match totals.count(name, written, output) {
+            let counted = totals.count(name, written, output);
+            let label = format!("{} of {} files", totals.contents, wanted.len());
+            let (subject, bytes_had) = (label.clone(), totals.bytes);
+            bars.show_as("list", &label, &Progress { subject, bytes_had, bytes: None });
+            match counted {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(why) => {
                     stop = Some(why);
@@ -152,6 +157,7 @@ impl Fetch {
                 }
             }
         })?;
+        bars.end("list");
         match stop {
             Some(why) => Err(why),
             None => totals.finish(wanted.len(), started, output),

@@ -66,12 +66,7 @@ pub(super) async fn introduce(
         SourceAddress::Peer(address) => address,
         SourceAddress::Origin(url) => return Ok(Introduced::origin(url)),
     };
-    let peer = links.peer(address, class).await.map_err(|error| Useless {
-        reason: causes(&error),
-        is_unknown: false,
-        is_identity: matches!(error, ConnectError::Identity { .. }),
-        may_return: matches!(error, ConnectError::Silent { .. } | ConnectError::Failed { .. }),
-    })?;
+    let peer = links.peer(address, class).await.map_err(|error| Useless::unconnected(&error))?;
     let (opened, body) =
         peer.open(content, list, class).await.map_err(|error| Useless::of(&error))?;
     Introduced::peer(peer, content, opened, &body)
@@ -137,6 +132,15 @@ impl Useless {
             is_identity: error.is_identity(),
             may_return: matches!(error, RequestError::Connection(_) | RequestError::Broken(_))
                 && !error.is_identity(),
+        }
+    }
+
+    pub(super) fn unconnected(error: &ConnectError) -> Self {
+        Self {
+            reason: causes(error),
+            is_unknown: false,
+            is_identity: matches!(error, ConnectError::Identity { .. }),
+            may_return: matches!(error, ConnectError::Silent { .. } | ConnectError::Failed { .. }),
         }
     }
 
