@@ -42,6 +42,10 @@ pub const SLOW_FACTOR: u32 = 3;
 /// have the chunk, a silent source is taken over long before.
 pub const STALL_MAX: Duration = Duration::from_secs(40);
 
+/// The least bytes of a request that must come in [`STALL_MAX`]: 400 a second. Whoever sends less
+/// would keep a fetch from ever ending, and nobody could tell why.
+pub const STALL_BYTES_MIN: u64 = 16 * 1024;
+
 /// When a request that is late, and that nobody would finish sooner, is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
@@ -94,8 +98,8 @@ pub enum Reason {
     /// It claimed a length that is not the content's.
     #[error("claimed a wrong length")]
     WrongLength,
-    /// It sent nothing for [`STALL_MAX`], twice.
-    #[error("sent nothing for {} s", STALL_MAX.as_secs())]
+    /// It sent less than [`STALL_BYTES_MIN`] in [`STALL_MAX`], twice.
+    #[error("sent next to nothing for {} s", STALL_MAX.as_secs())]
     Stalled,
     /// Others are many times faster, and it was taken over twice.
     #[error("was {SLOW_FACTOR} times slower than the others")]
@@ -175,7 +179,10 @@ struct Request {
     /// The first chunk that was not settled; what comes before was stored or did not verify.
     next: ChunkIndex,
     started: Instant,
+    /// When it was last seen to be alive.
     last_byte: Instant,
+    /// Bytes that came since, too few to count.
+    trickle_bytes: u64,
     /// When another source may take it over, by what it is expected to need.
     due: Instant,
 }
@@ -235,7 +242,11 @@ impl Fetch {
     /// Takes note that `bytes` of a request's answer came.
     pub fn handle_bytes(&mut self, id: RequestId, bytes: u64, now: Instant) {
         let Some(request) = self.requests.get_mut(&id) else { return };
-        request.last_byte = now;
+        request.trickle_bytes += bytes;
+        if request.trickle_bytes >= STALL_BYTES_MIN {
+            request.trickle_bytes = 0;
+            request.last_byte = now;
+        }
         self.last_progress = now;
         if let Some(source) = self.sources.get_mut(&request.source) {
             source.measure(bytes, now);
@@ -272,14 +283,17 @@ impl Fetch {
         let bytes = self.geometry.chunk(chunk);
         if let Some(source) = self.sources.get_mut(&owner) {
             source.settle(bytes.end - bytes.start, false);
+            // Asked again, it would most likely send the same bytes.
+            source.held.remove(chunk);
         }
         match self.claimant {
             None => self.blame_sender(owner, chunk),
             Some(claimant) if claimant == owner => self.blame_claimant(claimant),
             // The sender may be honest and the length wrong, so no piece counts against it yet.
-            // Two who fail on the last chunk settle it.
+            // Two who fail on the last chunk settle it, unless the claimant can still show it: two
+            // liars must not be able to have an honest one left.
             Some(claimant) if chunk == self.geometry.last() => {
-                if self.doubts.contains(&owner) || !self.doubts.is_empty() {
+                if !self.doubts.is_empty() && !self.may_show_last(claimant) {
                     self.blame_claimant(claimant);
                 }
                 self.doubts.push(owner);
@@ -441,8 +455,15 @@ impl Fetch {
         if let Some(source) = self.sources.get_mut(&id) {
             source.open(bytes, now);
         }
-        let opened =
-            Request { source: id, chunks, next: chunks.start(), started: now, last_byte: now, due };
+        let opened = Request {
+            source: id,
+            chunks,
+            next: chunks.start(),
+            started: now,
+            last_byte: now,
+            trickle_bytes: 0,
+            due,
+        };
         self.requests.insert(request, opened);
         Ask { request, source: id, chunks }
     }
@@ -492,11 +513,17 @@ impl Fetch {
         let piece = self.geometry.piece_of(chunk);
         let Some(source) = self.sources.get_mut(&id) else { return };
         source.bad_pieces.insert(piece);
-        // Asked again, it would most likely send the same bytes.
-        source.held.remove(chunk);
         if source.bad_pieces.len() >= BAD_PIECES_MAX {
             self.leave(id, Reason::BadBytes);
         }
+    }
+
+    /// Returns whether the claimant may yet send the last chunk itself.
+    fn may_show_last(&self, claimant: SourceId) -> bool {
+        let last = self.geometry.last();
+        self.sources
+            .get(&claimant)
+            .is_some_and(|source| source.is_live() && source.held.contains(last))
     }
 
     fn blame_claimant(&mut self, id: SourceId) {

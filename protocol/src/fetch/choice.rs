@@ -76,11 +76,8 @@ impl Fetch {
         }
         // The claimant answers for its claim itself where it can, so that no liar in between
         // can make an honest one look wrong.
-        let claimant_can = self
-            .sources
-            .get(&claimant)
-            .is_some_and(|source| source.is_live() && source.held.contains(last));
-        let fits = if claimant_can { id == claimant } else { !self.doubts.contains(&id) };
+        let fits =
+            if self.may_show_last(claimant) { id == claimant } else { !self.doubts.contains(&id) };
         (fits || self.sources.len() == 1).then(|| ChunkRange::one(last))
     }
 

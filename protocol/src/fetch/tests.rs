@@ -28,6 +28,12 @@ enum Manner {
 
 /// Runs a fetch against sources of these manners until it is done or stuck; returns the time taken.
 fn run(fetch: &mut Fetch, manners: &[Manner], start: Instant) -> Duration {
+    run_at(fetch, manners, start, MS)
+}
+
+/// As [`run`], in steps of `step`, each of which counts as a millisecond of sending, and brings a
+/// byte at least.
+fn run_at(fetch: &mut Fetch, manners: &[Manner], start: Instant, step: Duration) -> Duration {
     let mut now = start;
     let mut open: Vec<(Ask, u64, ChunkIndex)> = Vec::new();
     while fetch.status(now) == Status::Running {
@@ -35,7 +41,7 @@ fn run(fetch: &mut Fetch, manners: &[Manner], start: Instant) -> Duration {
         while let Some(ask) = fetch.poll_ask(now) {
             open.push((ask, 0, ask.chunks.start()));
         }
-        now += MS;
+        now += step;
         for source in 0..manners.len() as u32 {
             let busy = open.iter().filter(|(ask, ..)| ask.source.0 == source).count() as u64;
             for (ask, sent, next) in open.iter_mut().filter(|(ask, ..)| ask.source.0 == source) {
@@ -265,4 +271,39 @@ fn the_next_look_is_never_in_the_past() {
         looks += 1;
     }
     assert!(looks < 2_000, "{looks} looks at nothing");
+}
+
+#[test] // T6
+fn a_single_source_that_only_trickles_is_left_in_the_end() {
+    let start = Instant::now();
+    let mut fetch = fetch(4, None, start);
+    fetch.add_source(SourceId(0), Kind::Peer, whole(&fetch), MS);
+    let trickle = [Manner::Honest { bytes_per_ms: 0 }];
+    let took = run_at(&mut fetch, &trickle, start, Duration::from_secs(1));
+    assert_eq!(fetch.status(start + took), Status::Stuck);
+    assert!(took <= STALL_MAX * 3, "{took:?}");
+    let (_, report) = fetch.reports().next().unwrap();
+    assert_eq!(report.left, Some(Reason::Stalled));
+}
+
+#[test] // T7
+fn two_liars_cannot_have_an_honest_claimant_blamed() {
+    let now = Instant::now();
+    let mut fetch = fetch(40, Some(SourceId(0)), now);
+    for id in 0..3 {
+        fetch.add_source(SourceId(id), Kind::Peer, whole(&fetch), MS);
+    }
+    let asks: Vec<Ask> = std::iter::from_fn(|| fetch.poll_ask(now)).collect();
+    let last = fetch.geometry.last();
+    assert!(asks.iter().all(|ask| !ask.chunks.contains(last) || ask.source == SourceId(0)));
+    // What the claimant owes is asked for twice at the end, and there the liars are fast.
+    for liar in [SourceId(1), SourceId(2)] {
+        let ask = fetch.open(liar, ChunkRange::one(last), now).request;
+        fetch.handle_corrupt(ask, last);
+        fetch.handle_end(ask, End::Finished, now);
+    }
+    assert_eq!(fetch.poll_event(), None);
+    let honest = asks.iter().find(|ask| ask.chunks.contains(last)).unwrap();
+    fetch.handle_stored(honest.request, ChunkRange::one(last));
+    assert!(fetch.is_length_proven());
 }
