@@ -57,17 +57,16 @@ impl Endpoint {
         transport: TransportConfig,
     ) -> Result<Self, BindError> {
         let expect = Expect::peers_of(identity.name().organisation().clone());
-        let quinn_transport = transport.quinn();
         let server = server_config(identity, expect.clone()).map_err(BindError::Tls)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
         server
-            .transport_config(quinn_transport.clone())
+            .transport_config(transport.quinn_accepting())
             .max_incoming(INCOMING_MAX)
             .incoming_buffer_size(INCOMING_BYTES_EACH)
             .incoming_buffer_size_total(INCOMING_BYTES_MAX);
         let client = client_config(identity, expect).map_err(BindError::Tls)?;
         let mut client = quinn::ClientConfig::new(Arc::new(client));
-        client.transport_config(quinn_transport);
+        client.transport_config(transport.quinn());
 
         let failed = |source| BindError::Socket { address, source };
         let socket = UdpSocket::bind(address).map_err(failed)?;

@@ -13,6 +13,7 @@ mod request;
 mod sessions;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use quinn::{Connecting, Incoming};
@@ -42,6 +43,10 @@ pub const RETRY_FROM: usize = 32;
 /// read.
 pub const SENDING_MAX: usize = 2;
 
+/// How long a connection may ask nothing before it is closed, so that peers that came once do not
+/// fill the table. Whoever comes again connects again.
+pub const QUIET_MAX: Duration = Duration::from_mins(1);
+
 /// How long a drain waits for requests that are being answered.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -68,7 +73,7 @@ impl<G: Gateway> Server<G> {
         let shared = Shared {
             gateway,
             gate: ClassGate::default(),
-            sessions: Sessions::new(endpoint.transport().clone()),
+            sessions: Sessions::new(endpoint.transport().clone(), CONNECTIONS_MAX),
             counters,
             handshake_timeout: endpoint.transport().handshake_timeout(),
             draining: CancellationToken::new(),
@@ -80,6 +85,7 @@ impl<G: Gateway> Server<G> {
     #[must_use]
     pub fn connections_max(mut self, connections_max: usize) -> Self {
         self.connections_max = connections_max;
+        self.shared.sessions.share_among(connections_max);
         self
     }
 
@@ -103,9 +109,19 @@ impl<G: Gateway> Server<G> {
             }
         }
         self.shared.draining.cancel();
-        let drained = async { while open.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN_MAX, drained).await.is_err() {
+        if tokio::time::timeout(DRAIN_MAX, self.drain(&mut open)).await.is_err() {
             info!("some requests were still being answered and are cut off");
+        }
+    }
+
+    /// Waits for what is being answered, and tells newcomers at once that they are too late.
+    async fn drain(&self, open: &mut JoinSet<()>) {
+        while !open.is_empty() {
+            tokio::select! {
+                // Cancel-safe, both, as in `run`.
+                _ = open.join_next() => {}
+                Some(incoming) = self.endpoint.quinn().accept() => incoming.refuse(),
+            }
         }
     }
 
@@ -160,17 +176,28 @@ async fn serve_connection<G: Gateway>(connecting: Connecting, shared: Arc<Shared
         }
     };
     let span = debug_span!("peer", peer.id = %name, %address);
-    let _session = shared.sessions.enter(&connection, &shared.counters);
+    let Some(_session) = shared.sessions.enter(&connection, &name, &shared.counters) else {
+        connection.close(wire::code(CloseCode::TooMany), b"");
+        shared.counters.connections_refused.add(1);
+        info!(peer.id = %name, %address, "a peer has enough connections");
+        return;
+    };
     serve_requests(connection, shared.clone()).instrument(span).await;
 }
 
 async fn serve_requests<G: Gateway>(connection: quinn::Connection, shared: Arc<Shared<G>>) {
     let sending = Arc::new(Semaphore::new(SENDING_MAX));
+    let false_reports = Arc::<AtomicU32>::default();
     let mut open = JoinSet::new(); // Owns every request; quinn bounds their number.
     loop {
         tokio::select! {
             () = shared.draining.cancelled() => break,
             Some(_) = open.join_next() => {}
+            // Begins anew with each request and each answer.
+            () = tokio::time::sleep(QUIET_MAX), if open.is_empty() => {
+                connection.close(wire::code(CloseCode::Done), b"");
+                return;
+            }
             // Cancel-safe: a stream is taken only when it is returned.
             stream = connection.accept_bi() => {
                 let Ok((send, receive)) = stream else { return };
@@ -178,11 +205,21 @@ async fn serve_requests<G: Gateway>(connection: quinn::Connection, shared: Arc<S
                     shared: shared.clone(),
                     connection: connection.clone(),
                     sending: sending.clone(),
+                    false_reports: false_reports.clone(),
                 };
                 open.spawn(answering.run(send, receive));
             }
         }
     }
-    while open.join_next().await.is_some() {}
+    while !open.is_empty() {
+        tokio::select! {
+            // Cancel-safe, both, as above.
+            _ = open.join_next() => {}
+            stream = connection.accept_bi() => {
+                let Ok((send, _)) = stream else { return };
+                open.spawn(request::refuse_draining(send));
+            }
+        }
+    }
     connection.close(wire::code(CloseCode::Draining), b"");
 }

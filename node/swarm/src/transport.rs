@@ -10,6 +10,7 @@ use std::time::Duration;
 use quinn::congestion::CubicConfig;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, VarInt};
 use serde::{Deserialize, Serialize};
+use sutler_protocol::frame::{FRAME_BYTES_MAX, LENGTH_BYTES};
 
 /// The largest datagram that path MTU discovery may settle on: 10 of them, which is what quinn
 /// hands to one system call, must stay below 64 KiB or segmentation offload breaks.
@@ -120,8 +121,22 @@ impl TransportConfig {
         endpoint
     }
 
-    /// Returns quinn's form of the settings of a connection.
+    /// Returns quinn's form of the settings for connections that are made from here.
     pub fn quinn(&self) -> Arc<quinn::TransportConfig> {
+        Arc::new(self.both_ways())
+    }
+
+    /// Returns quinn's form of the settings for connections that are accepted: those bring requests
+    /// and nothing else, so what a peer can make this side hold is small.
+    pub(crate) fn quinn_accepting(&self) -> Arc<quinn::TransportConfig> {
+        let mut quinn = self.both_ways();
+        quinn
+            .stream_receive_window(VarInt::from_u32(REQUEST_WINDOW_BYTES))
+            .receive_window(VarInt::from_u32(REQUESTS_WINDOW_BYTES));
+        Arc::new(quinn)
+    }
+
+    fn both_ways(&self) -> quinn::TransportConfig {
         let mut quinn = quinn::TransportConfig::default();
         let windows = self.windows(1);
         let idle_ms = self.idle_timeout_s.saturating_mul(1_000);
@@ -143,7 +158,7 @@ impl TransportConfig {
             discovery
         });
         quinn.mtu_discovery_config(discovery);
-        Arc::new(quinn)
+        quinn
     }
 
     /// Enlarges the socket's buffers as far as the kernel allows: beyond its limit with privilege,
@@ -165,6 +180,13 @@ impl TransportConfig {
 
 /// Requests that a peer may have open on one connection.
 pub const STREAMS_MAX: u32 = 64;
+
+/// Bytes of one request that may be on their way unread: the largest frame and its length field.
+const REQUEST_WINDOW_BYTES: u32 = (FRAME_BYTES_MAX + LENGTH_BYTES) as u32;
+
+/// Bytes of all requests of one connection that may be on their way unread. [`STREAMS_MAX`] of the
+/// largest honest requests, which a URL fills, are half of it.
+const REQUESTS_WINDOW_BYTES: u32 = 256 * 1024;
 
 /// The least window that still keeps a gigabit LAN busy at 1 ms.
 const WINDOW_BYTES_MIN: u64 = 256 * 1024;

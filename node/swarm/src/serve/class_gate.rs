@@ -1,14 +1,24 @@
 //! Holds the lower classes back while something urgent is being sent.
+//!
+//! Held back, not shut out: a step of theirs goes after [`HELD_BACK_MAX`] at the latest. Otherwise
+//! anyone who calls its requests urgent, and then reads slowly, would stop everybody else, and what
+//! stands still long enough is taken for a broken source.
+
+use std::time::Duration;
 
 use sutler_protocol::frame::Class;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
-/// Counts urgent requests; the others pass only while there are none.
+/// How long one step of a lower class waits for urgent ones.
+const HELD_BACK_MAX: Duration = Duration::from_secs(1);
+
+/// Counts urgent answers; the others go while there are none.
 pub(super) struct ClassGate {
     urgent: watch::Sender<usize>,
 }
 
-/// Says that a request is being answered. Others wait while an urgent one lives.
+/// An answer that is being sent. Others wait while an urgent one lives.
 pub(super) struct Passing<'a> {
     gate: &'a ClassGate,
     class: Class,
@@ -21,7 +31,7 @@ impl Default for ClassGate {
 }
 
 impl ClassGate {
-    /// Takes note of a request that is about to be answered.
+    /// Takes note of an answer of which something can be sent now.
     pub(super) fn enter(&self, class: Class) -> Passing<'_> {
         if class == Class::Urgent {
             self.urgent.send_modify(|urgent| *urgent += 1);
@@ -31,7 +41,7 @@ impl ClassGate {
 }
 
 impl Passing<'_> {
-    /// Waits until nothing more urgent is being sent.
+    /// Waits until nothing more urgent is being sent, or for as long as one step may be held back.
     ///
     /// Cancel-safe: it only waits.
     pub(super) async fn wait(&self) {
@@ -39,8 +49,8 @@ impl Passing<'_> {
             return;
         }
         let mut urgent = self.gate.urgent.subscribe();
-        // The sender lives as long as the gate, which outlives this borrow.
-        let _ = urgent.wait_for(|urgent| *urgent == 0).await;
+        // Both ways it goes on. The sender lives as long as the gate, which outlives this borrow.
+        let _ = timeout(HELD_BACK_MAX, urgent.wait_for(|urgent| *urgent == 0)).await;
     }
 }
 
@@ -54,24 +64,23 @@ impl Drop for Passing<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
-
     use super::*;
 
-    fn passes(passing: &Passing<'_>) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        pin!(passing.wait()).as_mut().poll(&mut context) == Poll::Ready(())
+    async fn waited(passing: &Passing<'_>) -> Duration {
+        let start = tokio::time::Instant::now();
+        passing.wait().await;
+        start.elapsed()
     }
 
-    #[test]
-    fn others_wait_while_an_urgent_request_is_answered() {
+    #[tokio::test]
+    async fn others_wait_while_an_urgent_request_is_answered_but_not_for_ever() {
         let gate = ClassGate::default();
         let normal = gate.enter(Class::Normal);
-        assert!(passes(&normal));
+        assert!(waited(&normal).await < HELD_BACK_MAX);
         let urgent = gate.enter(Class::Urgent);
-        assert!(passes(&urgent) && !passes(&normal));
+        assert!(waited(&urgent).await < HELD_BACK_MAX);
+        assert!(waited(&normal).await >= HELD_BACK_MAX);
         drop(urgent);
-        assert!(passes(&normal));
+        assert!(waited(&normal).await < HELD_BACK_MAX);
     }
 }

@@ -1,11 +1,12 @@
 //! One request: read it, find the content, send the answer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
-use sutler_cache::Content;
+use sutler_cache::{Content, ReadError};
 use sutler_protocol::close::CloseCode;
 use sutler_protocol::frame::{
     Answer, Body, ChunksRequest, Holding, Mismatch, Open, Opened, Refusal, Request, Resolve,
@@ -14,6 +15,7 @@ use sutler_protocol::frame::{
 use sutler_protocol::geometry::ChunkIndex;
 use sutler_protocol::serve::{Promise, Serve, Step};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinError;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 use url::Url;
@@ -29,6 +31,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a reader may take no byte before it is given up.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 
+/// Reports of mismatches on one connection that may turn out wrong; later ones are not looked at.
+/// An honest peer's are, a few at most, where the harm is done on the way.
+const FALSE_REPORTS_MAX: u32 = 16;
+
+/// What such a peer is told to wait, in milliseconds.
+const FALSE_REPORT_RETRY_MS: u32 = 60_000;
+
 /// How often a peer that waits for a fill hears of it.
 const FILLING_EVERY: Duration = Duration::from_secs(5);
 
@@ -37,6 +46,8 @@ pub(super) struct Answering<G> {
     pub(super) shared: Arc<Shared<G>>,
     pub(super) connection: Connection,
     pub(super) sending: Arc<Semaphore>,
+    /// Reports of this connection about chunks that were good.
+    pub(super) false_reports: Arc<AtomicU32>,
 }
 
 /// Why an answer was not sent to its end.
@@ -74,8 +85,13 @@ impl<G: Gateway> Answering<G> {
             Request::Mismatch(mismatch) => self.mismatch(&mut send, &mismatch).await,
         };
         match answered {
-            // It fails only if the reader is gone already.
-            Ok(()) => drop(send.finish()),
+            Ok(()) => {
+                // It fails only if the reader is gone already.
+                let _ = send.finish();
+                // What was written may still be on its way, and a close would cut it off. The
+                // connection's own time-out bounds this.
+                let _ = send.stopped().await;
+            }
             Err(error) => {
                 debug!(error = causes(&error), "an answer was cut off");
                 reset(&mut send, error.close_code());
@@ -89,12 +105,20 @@ impl<G: Gateway> Answering<G> {
             Err(refusal) => return self.refuse(send, refusal).await,
         };
         let content = &served.content;
+        // A list has up to 512 KiB, so a reader that never reads must not be owed many.
+        let _sending = match open.body {
+            Body::List => self.sending.acquire().await.ok(),
+            Body::Nothing => None,
+        };
         let body = match open.body {
             Body::List if content.geometry().chunks() > 1 => content.hashes().as_bytes().to_vec(),
             Body::List if content.had().is_full() => {
                 match read(content, 0..content.geometry().len()).await {
                     Ok(bytes) => bytes.to_vec(),
-                    Err(refusal) => return self.damaged(send, content, refusal).await,
+                    Err(unread) => {
+                        self.report_damage(content, &unread);
+                        return self.refuse(send, unread.into()).await;
+                    }
                 }
             }
             Body::List | Body::Nothing => Vec::new(),
@@ -127,13 +151,14 @@ impl<G: Gateway> Answering<G> {
             Ok(serve) => serve,
             Err(refusal) => return self.refuse(send, refusal).await,
         };
-        let passing = self.shared.gate.enter(asked.class);
+        let mut passing = None;
         let mut is_announced = false;
         let mut bytes_left = serve.remaining_bytes();
         loop {
             match serve.next(&content.had(), Instant::now()) {
                 Step::Done => return Ok(()),
                 Step::Wait { until } => {
+                    passing = None;
                     if wait(&mut served.stored, until).await == Waited::ForNothing {
                         serve.handle_no_more();
                     }
@@ -144,17 +169,21 @@ impl<G: Gateway> Answering<G> {
                 }
                 Step::Refuse(refusal) => return self.refuse(send, refusal).await,
                 Step::Send { bytes, .. } => {
-                    passing.wait().await;
+                    // Only what can be sent now holds others back.
+                    let passing =
+                        passing.get_or_insert_with(|| self.shared.gate.enter(asked.class));
                     // Closed never: the semaphore lives as long as this request.
                     let _sending = self.sending.acquire().await;
+                    passing.wait().await;
                     let data = match read(&content, bytes).await {
                         Ok(data) => data,
-                        Err(refusal) if is_announced => {
-                            self.report_damage(&content);
-                            debug!(%refusal, "a chunk cannot be read");
-                            return Err(AnswerError::Damaged);
+                        Err(unread) => {
+                            self.report_damage(&content, &unread);
+                            if is_announced {
+                                return Err(AnswerError::Damaged);
+                            }
+                            return self.refuse(send, unread.into()).await;
                         }
-                        Err(refusal) => return self.damaged(send, &content, refusal).await,
                     };
                     if !is_announced {
                         is_announced = true;
@@ -202,13 +231,21 @@ impl<G: Gateway> Answering<G> {
             return self.refuse(send, Refusal::OutOfBounds).await;
         }
         self.shared.counters.mismatches.add(1);
-        // One at a time for each connection: hashing for nothing is what a hostile peer would ask.
+        if !served.content.had().contains(chunk) {
+            return self.answer(send, &Answer::Rechecked { good: false }).await;
+        }
+        // One who cried wolf is not believed again: hashing for nothing is what it may be after.
+        if self.false_reports.load(Ordering::Relaxed) >= FALSE_REPORTS_MAX {
+            return self.refuse(send, Refusal::Busy { retry_ms: FALSE_REPORT_RETRY_MS }).await;
+        }
         let _sending = self.sending.acquire().await;
         let content = served.content.clone();
         let rechecked = tokio::task::spawn_blocking(move || content.recheck(chunk)).await;
         match rechecked {
             Ok(Ok(good)) => {
-                if !good {
+                if good {
+                    self.false_reports.fetch_add(1, Ordering::Relaxed);
+                } else {
                     self.shared.gateway.damaged(asked.content, chunk);
                 }
                 self.answer(send, &Answer::Rechecked { good }).await
@@ -228,20 +265,14 @@ impl<G: Gateway> Answering<G> {
         self.answer(send, &Answer::Refused(refusal)).await
     }
 
-    async fn damaged(
-        &self,
-        send: &mut SendStream,
-        content: &Content,
-        refusal: Refusal,
-    ) -> Result<(), AnswerError> {
-        self.report_damage(content);
-        self.refuse(send, refusal).await
-    }
-
-    /// Has the chunks that reading found damaged fetched again.
-    fn report_damage(&self, content: &Content) {
-        if let Some(chunk) = content.had().complement().iter().next() {
-            self.shared.gateway.damaged(content.id(), chunk);
+    /// Has a chunk that reading found damaged fetched again.
+    fn report_damage(&self, content: &Content, unread: &Unread) {
+        match unread {
+            Unread::Store(ReadError::Corrupt { chunk, .. }) => {
+                self.shared.gateway.damaged(content.id(), *chunk);
+            }
+            Unread::Store(error) => warn!(error = causes(error), "a content cannot be read"),
+            Unread::CutOff(error) => warn!(%error, "a content cannot be read"),
         }
     }
 
@@ -250,10 +281,15 @@ impl<G: Gateway> Answering<G> {
     }
 
     async fn write(&self, send: &mut SendStream, bytes: Bytes) -> Result<(), AnswerError> {
-        timeout(WRITE_STALL_MAX, send.write_chunk(bytes))
-            .await
-            .map_err(|_| AnswerError::Stalled)?
-            .map_err(AnswerError::Gone)
+        let mut left = [bytes];
+        // Whatever is taken begins the time anew: a large chunk may need minutes on a slow line.
+        while !left[0].is_empty() {
+            timeout(WRITE_STALL_MAX, send.write_chunks(&mut left))
+                .await
+                .map_err(|_| AnswerError::Stalled)?
+                .map_err(AnswerError::Gone)?;
+        }
+        Ok(())
     }
 }
 
@@ -277,21 +313,32 @@ fn holding(served: &Served) -> Holding {
     }
 }
 
+/// Why bytes were not read.
+enum Unread {
+    Store(ReadError),
+    CutOff(JoinError),
+}
+
+impl From<Unread> for Refusal {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Store(ReadError::Corrupt { .. }) => Self::Damaged,
+            // It was evicted since it was found.
+            Unread::Store(ReadError::Absent { .. }) => Self::NotHeld,
+            Unread::Store(error) => store_failed(&error),
+            Unread::CutOff(error) => store_failed(&error),
+        }
+    }
+}
+
 /// Reads verified bytes on a thread that may block.
-async fn read(content: &Content, bytes: std::ops::Range<u64>) -> Result<Bytes, Refusal> {
+async fn read(content: &Content, bytes: std::ops::Range<u64>) -> Result<Bytes, Unread> {
     let content = content.clone();
     let reading = tokio::task::spawn_blocking(move || {
         let mut into = vec![0; (bytes.end - bytes.start) as usize];
         content.read(bytes, &mut into).map(|()| Bytes::from(into))
     });
-    match reading.await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => {
-            warn!(error = causes(&error), "a content cannot be read");
-            Err(Refusal::Damaged)
-        }
-        Err(error) => Err(store_failed(&error)),
-    }
+    reading.await.map_err(Unread::CutOff)?.map_err(Unread::Store)
 }
 
 /// What waiting for more came to.
@@ -316,6 +363,16 @@ async fn wait(stored: &mut Option<Stored>, until: Instant) -> Waited {
             Waited::ForMore
         }
         () = tokio::time::sleep_until(until.into()) => Waited::ForMore,
+    }
+}
+
+/// Tells a peer that its request came too late.
+pub(super) async fn refuse_draining(mut send: SendStream) {
+    let answer = sutler_protocol::frame::encode(&Answer::Refused(Refusal::Draining));
+    // It fails only if the peer is gone, or wants the answer no more.
+    if send.write_chunk(answer.into()).await.is_ok() {
+        let _ = send.finish();
+        let _ = send.stopped().await;
     }
 }
 

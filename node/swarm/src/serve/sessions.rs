@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quinn::{Connection, VarInt};
+use quinn::Connection;
 
 use crate::counters::Counters;
+use crate::identity::PeerName;
 use crate::transport::{TransportConfig, Windows};
 
 /// The connections of one server.
@@ -16,6 +17,9 @@ pub(super) struct Sessions {
 
 struct Open {
     connections: BTreeMap<usize, Connection>,
+    /// Connections of each peer.
+    by_peer: BTreeMap<PeerName, usize>,
+    of_one_peer_max: usize,
     windows: Windows,
 }
 
@@ -25,36 +29,70 @@ pub(super) struct Session {
     open: Arc<Mutex<Open>>,
     counters: Arc<Counters>,
     id: usize,
+    name: PeerName,
 }
 
 impl Sessions {
-    pub(super) fn new(transport: TransportConfig) -> Self {
+    pub(super) fn new(transport: TransportConfig, connections_max: usize) -> Self {
         let windows = transport.windows(1);
-        let open = Open { connections: BTreeMap::new(), windows };
+        let open = Open {
+            connections: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
+            of_one_peer_max: of_one_peer_max(connections_max),
+            windows,
+        };
         Self { transport, open: Arc::new(Mutex::new(open)) }
     }
 
-    /// Takes a connection in and gives every one its share anew.
-    pub(super) fn enter(&self, connection: &Connection, counters: &Arc<Counters>) -> Session {
+    /// Takes note of how many connections there may be in all.
+    pub(super) fn share_among(&self, connections_max: usize) {
+        lock(&self.open).of_one_peer_max = of_one_peer_max(connections_max);
+    }
+
+    /// Takes a connection in and gives every one its share anew; `None` if its peer has enough.
+    pub(super) fn enter(
+        &self,
+        connection: &Connection,
+        name: &PeerName,
+        counters: &Arc<Counters>,
+    ) -> Option<Session> {
         let id = connection.stable_id();
         let mut open = lock(&self.open);
+        if open.by_peer.get(name).is_some_and(|count| *count >= open.of_one_peer_max) {
+            return None;
+        }
+        *open.by_peer.entry(name.clone()).or_default() += 1;
         open.connections.insert(id, connection.clone());
-        set(connection, open.windows);
+        connection.set_send_window(open.windows.send_bytes);
         share(&mut open, &self.transport);
         counters.connections_opened.add(1);
-        Session {
+        Some(Session {
             transport: self.transport.clone(),
             open: self.open.clone(),
             counters: counters.clone(),
             id,
-        }
+            name: name.clone(),
+        })
     }
+}
+
+/// Returns how many connections one peer may have: one for each class, and as many again while old
+/// ones time out; on a large server a quarter of all, so that a relay of many is served and one
+/// member alone never fills it.
+fn of_one_peer_max(connections_max: usize) -> usize {
+    (connections_max / 4).max(6)
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         let mut open = lock(&self.open);
         open.connections.remove(&self.id);
+        if let Some(count) = open.by_peer.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_peer.remove(&self.name);
+            }
+        }
         share(&mut open, &self.transport);
         self.counters.connections_closed.add(1);
     }
@@ -66,13 +104,10 @@ fn share(open: &mut Open, transport: &TransportConfig) {
     let windows = transport.windows(open.connections.len().next_power_of_two());
     if windows != open.windows {
         open.windows = windows;
-        open.connections.values().for_each(|connection| set(connection, windows));
+        for connection in open.connections.values() {
+            connection.set_send_window(windows.send_bytes);
+        }
     }
-}
-
-fn set(connection: &Connection, windows: Windows) {
-    connection.set_send_window(windows.send_bytes);
-    connection.set_receive_window(VarInt::from_u32(windows.receive_bytes));
 }
 
 fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
