@@ -1,7 +1,7 @@
 //! The asking side of a connection: one method per request of the protocol.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn::{ReadExactError, RecvStream};
@@ -22,6 +22,10 @@ use crate::wire::{self, ReceiveError};
 /// How long a peer may take to answer a request that it can answer at once, or to say that it is
 /// still filling (it does so every 5 s).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How many more times than once a second a peer may say how far its fill has come. Every 5 s is
+/// agreed on.
+const FILLING_AHEAD_MAX: u64 = 16;
 
 /// A connected peer whose name was checked. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -100,6 +104,7 @@ pub enum RequestError {
 /// The raw bytes that answer a [`ChunksRequest`].
 #[derive(Debug)]
 pub struct ChunkStream {
+    connection: quinn::Connection,
     stream: RecvStream,
     left_bytes: u64,
 }
@@ -155,10 +160,10 @@ impl Peer {
         let asked = async {
             let (answer, mut stream) =
                 self.ask(&Request::Open(Open { content, body, class })).await?;
-            let Answer::Opened(opened) = answer else { return Err(unexpected(answer)) };
+            let Answer::Opened(opened) = answer else { return Err(self.unexpected(answer)) };
             let body_bytes = opened.body_bytes as usize;
             if body_bytes > HASH_LIST_BYTES_MAX {
-                return Err(RequestError::Violation("a hash list beyond its bound"));
+                return Err(self.violation("a hash list beyond its bound"));
             }
             let mut list = vec![0; body_bytes];
             stream.read_exact(&mut list).await.map_err(|error| self.broken(early(error)))?;
@@ -183,12 +188,13 @@ impl Peer {
         let (answer, stream) = self.ask(&Request::Chunks(request)).await?;
         match answer {
             Answer::Chunks { bytes } if bytes == expected_bytes => {
-                Ok(ChunkStream { stream, left_bytes: bytes })
+                let connection = self.connection.clone();
+                Ok(ChunkStream { connection, stream, left_bytes: bytes })
             }
             Answer::Chunks { .. } => {
-                Err(RequestError::Violation("another number of bytes than was asked for"))
+                Err(self.violation("another number of bytes than was asked for"))
             }
-            other => Err(unexpected(other)),
+            other => Err(self.unexpected(other)),
         }
     }
 
@@ -211,11 +217,19 @@ impl Peer {
         let (mut answer, mut stream) = timeout(ANSWER_TIMEOUT, self.ask(&request))
             .await
             .map_err(|_| RequestError::Timeout)??;
+        let started = Instant::now();
+        let mut said = 0;
         loop {
             match answer {
-                Answer::Filling { have, len } => filled(Filled { have, len }),
+                Answer::Filling { have, len } => {
+                    said += 1;
+                    if said > FILLING_AHEAD_MAX + started.elapsed().as_secs() {
+                        return Err(self.violation("it says how far it is without end"));
+                    }
+                    filled(Filled { have, len });
+                }
                 Answer::Resolved { content, len } => return Ok((content, len)),
-                other => return Err(unexpected(other)),
+                other => return Err(self.unexpected(other)),
             }
             answer = timeout(ANSWER_TIMEOUT, self.receive(&mut stream))
                 .await
@@ -240,7 +254,7 @@ impl Peer {
         let asked = async {
             match self.ask(&request).await?.0 {
                 Answer::Rechecked { good } => Ok(good),
-                other => Err(unexpected(other)),
+                other => Err(self.unexpected(other)),
             }
         };
         timeout(ANSWER_TIMEOUT, asked).await.map_err(|_| RequestError::Timeout)?
@@ -268,6 +282,20 @@ impl Peer {
         })
     }
 
+    fn unexpected(&self, answer: Answer) -> RequestError {
+        match answer {
+            Answer::Refused(refusal) => RequestError::Refused(refusal),
+            _ => self.violation("an answer to another request"),
+        }
+    }
+
+    /// Ends the connection to a peer that does not keep to the protocol: nothing else that it says
+    /// on it would be worth hearing.
+    fn violation(&self, what: &'static str) -> RequestError {
+        self.close(CloseCode::BadFrame);
+        RequestError::Violation(what)
+    }
+
     /// Tells a broken stream from a broken connection: the latter ends all of its requests.
     fn broken(&self, error: std::io::Error) -> RequestError {
         match self.ended() {
@@ -285,11 +313,11 @@ impl ChunkStream {
     ///
     /// # Errors
     ///
-    /// [`RequestError::Broken`] if the stream ends early, [`RequestError::Violation`] if it does
-    /// not end in time.
+    /// [`RequestError::Broken`] if the stream ends early, [`RequestError::Connection`] if all of them
+    /// do, [`RequestError::Violation`] if it does not end in time.
     pub async fn next(&mut self, into: &mut [Bytes]) -> Result<usize, RequestError> {
         let read = self.stream.read_chunks(into).await;
-        let count = match read.map_err(|error| RequestError::Broken(error.into()))? {
+        let count = match read.map_err(|error| self.broken(error))? {
             Some(count) => count,
             None if self.left_bytes == 0 => return Ok(0),
             None => return Err(RequestError::Broken(std::io::ErrorKind::UnexpectedEof.into())),
@@ -298,9 +326,17 @@ impl ChunkStream {
         self.left_bytes = self.left_bytes.checked_sub(bytes).ok_or_else(|| {
             // Stopping tells the sender; that it is gone already is no further trouble.
             let _ = self.stream.stop(wire::code(CloseCode::TooMuch));
+            self.connection.close(wire::code(CloseCode::TooMuch), b"");
             RequestError::Violation("more bytes than were asked for")
         })?;
         Ok(count)
+    }
+
+    fn broken(&self, error: quinn::ReadError) -> RequestError {
+        match self.connection.close_reason() {
+            Some(reason) => RequestError::Connection(reason.into()),
+            None => RequestError::Broken(error.into()),
+        }
     }
 }
 
@@ -326,12 +362,5 @@ fn early(error: ReadExactError) -> std::io::Error {
     match error {
         ReadExactError::FinishedEarly(_) => std::io::ErrorKind::UnexpectedEof.into(),
         ReadExactError::ReadError(error) => error.into(),
-    }
-}
-
-fn unexpected(answer: Answer) -> RequestError {
-    match answer {
-        Answer::Refused(refusal) => RequestError::Refused(refusal),
-        _ => RequestError::Violation("an answer to another request"),
     }
 }

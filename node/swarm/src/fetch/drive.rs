@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use sutler_cache::{CheckpointError, Content};
 use sutler_protocol::Geometry;
 use sutler_protocol::fetch::{Ask, End, Event, Fetch, RequestId, SourceId};
-use sutler_protocol::frame::{Body, ChunksRequest, Holding};
+use sutler_protocol::frame::{Body, ChunksRequest, Holding, Refusal};
 use sutler_protocol::geometry::ChunkIndex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
@@ -25,6 +25,7 @@ use super::report::{FetchReport, Progress};
 use super::{FetchError, Fetcher, SourceAddress, Wanted, blocking};
 use crate::arrivals::Arrival;
 use crate::origin::Validators;
+use crate::peer::RequestError;
 use sources::Source;
 
 /// How often the driver looks after checkpoints, progress and holdings.
@@ -35,6 +36,9 @@ const REFRESH_TICKS: u32 = 2;
 
 /// Longer than any fetch waits for a source: its return ends the pause.
 const UNTIL_IT_RETURNS: Duration = Duration::from_hours(1);
+
+/// The least time between two looks at what is due.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What requests may have told and the driver has not yet heard; a full queue holds them back.
 const HAPPENINGS_MAX: usize = 256;
@@ -66,6 +70,7 @@ impl Fetcher {
         let mut drive = Drive::new(self, wanted, sources, known, progress);
         let outcome = drive.run().await;
         drive.report(report);
+        drive.see_reports_off().await;
         outcome
     }
 }
@@ -81,8 +86,10 @@ struct Drive<'a> {
     /// By [`SourceId`].
     sources: Vec<Source>,
     wrong_length: Option<SourceId>,
+    /// Whose word the length is, if it was not known before.
+    claimant: Option<SourceId>,
     introductions: JoinSet<(usize, Result<Introduced, Useless>)>,
-    refreshes: JoinSet<(usize, Option<Holding>)>,
+    refreshes: JoinSet<(usize, Result<Holding, RequestError>)>,
     reports: JoinSet<()>,
     tasks: JoinSet<()>,
     open: BTreeMap<RequestId, (SourceId, AbortHandle)>,
@@ -111,6 +118,7 @@ impl<'a> Drive<'a> {
             machine: None,
             sources: sources.iter().cloned().map(Source::new).collect(),
             wrong_length: None,
+            claimant: None,
             introductions: JoinSet::new(),
             refreshes: JoinSet::new(),
             reports: JoinSet::new(),
@@ -134,7 +142,9 @@ impl<'a> Drive<'a> {
                 return Ok(outcome);
             }
             let timeout = self.machine.as_ref().and_then(Fetch::poll_timeout);
-            let timeout = timeout.unwrap_or_else(|| Instant::now() + TICK);
+            let now = Instant::now();
+            // What is overdue, and waits for something else, is not looked at in a busy loop.
+            let timeout = timeout.map_or(now + TICK, |at| at.max(now + LOOK_AGAIN));
             // Every branch is cancel-safe: sets, queues and handles give up a result only when
             // they return it, and timers only wait.
             tokio::select! {
@@ -198,6 +208,11 @@ impl<'a> Drive<'a> {
         let (Some(content), Some(link)) =
             (&self.content, &self.sources[ask.source.0 as usize].link)
         else {
+            // Its connection has just ended.
+            if let Some(machine) = &mut self.machine {
+                let now = Instant::now();
+                machine.handle_end(ask.request, End::Later(now + UNTIL_IT_RETURNS), now);
+            }
             return;
         };
         debug!(request = ask.request.0, source = ask.source.0, chunks = %ask.chunks, "asking");
@@ -242,36 +257,46 @@ impl<'a> Drive<'a> {
             Happening::Stored(request, chunks) => {
                 machine.handle_stored(request, chunks);
                 self.arrival.stored();
+                if let Some((source, _)) = self.open.get(&request) {
+                    // It delivers again, so what befell it before is over.
+                    self.sources[source.0 as usize].returns = 0;
+                }
             }
             Happening::Corrupt(request, chunk) => {
                 machine.handle_corrupt(request, chunk);
                 self.report_mismatch(request, chunk);
             }
             Happening::Ended(request, ended) => {
-                let source = self.open.remove(&request).map(|(source, _)| source);
-                match ended {
-                    Ended::Told(end) => machine.handle_end(request, end, now),
-                    Ended::Store(error) => return Err(FetchError::Commit(error)),
-                    Ended::CutOff => return Err(FetchError::CutOff),
-                    Ended::Useless(how) => {
-                        machine.handle_end(request, End::Finished, now);
-                        if let Some(source) = source {
-                            machine.handle_lost(source, how);
-                        }
-                    }
-                    Ended::WholeOnly => {
-                        machine.handle_end(request, End::Later(now), now);
-                        if let Some(source) = source {
-                            machine.handle_whole_only(source);
-                        }
-                    }
-                    Ended::LinkLost(how) => {
-                        machine.handle_end(request, End::Later(now + UNTIL_IT_RETURNS), now);
-                        if let Some(source) = source {
-                            self.link_lost(source, how);
-                        }
-                    }
-                }
+                // One that was cancelled is off the books.
+                let Some((source, _)) = self.open.remove(&request) else { return Ok(()) };
+                return self.ended(request, source, ended);
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, request: RequestId, id: SourceId, ended: Ended) -> Result<(), FetchError> {
+        let now = Instant::now();
+        let Some(machine) = &mut self.machine else { return Ok(()) };
+        let source = &mut self.sources[id.0 as usize];
+        match ended {
+            Ended::Told(end) => {
+                // It has less than it said; what it has is asked anew.
+                source.is_partial |= end == End::Refused(Refusal::NotHeld);
+                machine.handle_end(request, end, now);
+            }
+            Ended::Store(error) => return Err(FetchError::Commit(error)),
+            Ended::CutOff => return Err(FetchError::CutOff),
+            Ended::Useless(how) => machine.handle_lost(id, how),
+            Ended::WholeOnly => {
+                machine.handle_end(request, End::Later(now), now);
+                machine.handle_whole_only(id);
+            }
+            Ended::LinkLost(how) => {
+                // Word of an earlier connection must not end the one made since.
+                let pause = if source.is_linked() { Duration::ZERO } else { UNTIL_IT_RETURNS };
+                machine.handle_end(request, End::Later(now + pause), now);
+                self.link_lost(id, how);
             }
         }
         Ok(())
@@ -313,7 +338,7 @@ impl<'a> Drive<'a> {
             let (peer, id, class) = (peer.clone(), self.wanted.content, self.wanted.class);
             self.refreshes.spawn(async move {
                 let opened = peer.open(id, Body::Nothing, class).await;
-                (index, opened.ok().map(|(opened, _)| opened.holding))
+                (index, opened.map(|(opened, _)| opened.holding))
             });
         }
     }

@@ -130,8 +130,12 @@ impl Useless {
             reason: causes(error),
             is_unknown: matches!(error, RequestError::Refused(Refusal::Unknown)),
             is_identity: error.is_identity(),
-            may_return: matches!(error, RequestError::Connection(_) | RequestError::Broken(_))
-                && !error.is_identity(),
+            may_return: matches!(
+                error,
+                RequestError::Connection(_)
+                    | RequestError::Broken(_)
+                    | RequestError::Refused(Refusal::Draining)
+            ) && !error.is_identity(),
         }
     }
 

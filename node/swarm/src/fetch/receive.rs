@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sutler_cache::{CommitError, Content};
 use sutler_protocol::fetch::{End, RequestId};
-use sutler_protocol::frame::ChunksRequest;
+use sutler_protocol::frame::{ChunksRequest, Refusal};
 use sutler_protocol::geometry::ChunkIndex;
 use sutler_protocol::{ChunkRange, Geometry};
 use tokio::sync::mpsc;
@@ -32,6 +32,9 @@ const PIECES: usize = 32;
 
 /// How long an origin that failed is left alone.
 const ORIGIN_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a peer that shuts down is left alone.
+const DRAINING_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a request tells its driver.
 pub(super) enum Happening {
@@ -293,6 +296,10 @@ async fn open_origin(
 
 fn of_peer(error: &RequestError) -> Ended {
     match error {
+        // Once it has shut down the connection ends, and it may come back.
+        RequestError::Refused(Refusal::Draining) => {
+            Ended::Told(End::Later(Instant::now() + DRAINING_PAUSE))
+        }
         RequestError::Refused(refusal) => Ended::Told(End::Refused(refusal.clone())),
         RequestError::Connection(_) => Ended::LinkLost(causes(error)),
         RequestError::Violation(_) | RequestError::Garbage(_) => Ended::Useless(causes(error)),

@@ -84,7 +84,8 @@ impl FetchReport {
                 share.bytes += gave.good_bytes;
                 share.wasted_bytes += gave.wasted_bytes;
                 share.bytes_per_second = gave.bytes_per_second.or(share.bytes_per_second);
-                share.left = left;
+                // What it was left for once stays said, even if it did nothing after that.
+                share.left = left.or(share.left.take());
             }
             None => self.sources.push(SourceShare {
                 kind,

@@ -1,16 +1,21 @@
 //! How a drive ends: with a content, without, or for nothing; and what is told on the way.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sutler_cache::{CompleteError, QuarantineKey};
 use sutler_protocol::fetch::{Fetch, Reason, SourceId, SourceReport, Status};
+
+use tracing::debug;
 
 use super::{Drive, Outcome, checkpointed};
 use crate::fetch::introduce::{Useless, no_source};
 use crate::fetch::report::{FetchReport, Progress};
 use crate::fetch::{FetchError, SourceAddress, blocking};
 use crate::gateway::{Filled, causes};
+
+/// How long a finished fetch waits until its peers have heard of what did not verify.
+const REPORTS_WAIT: Duration = Duration::from_secs(1);
 
 impl Drive<'_> {
     /// Returns what the drive came to, if it is over.
@@ -71,8 +76,13 @@ impl Drive<'_> {
             || self.sources.iter().any(|source| {
                 source.useless.as_ref().is_some_and(|why| why.reason == "claims another length")
             });
-        if self.was_known && is_length_open && is_contradicted {
-            return Ok(Outcome::WrongLength(None));
+        if is_length_open && is_contradicted {
+            // Whoever claimed it could not show it, and somebody says otherwise.
+            let claimant = self.claimant.filter(|_| !self.was_known);
+            let claimant = claimant.map(|id| self.sources[id.0 as usize].address.clone());
+            if self.was_known || claimant.is_some() {
+                return Ok(Outcome::WrongLength(claimant));
+            }
         }
         if let Some(content) = self.content.clone() {
             blocking(move || content.checkpoint()).await?.map_err(FetchError::Checkpoint)?;
@@ -109,11 +119,13 @@ impl Drive<'_> {
     }
 
     fn reasons(&self) -> Vec<(String, Useless)> {
+        // One that is still there had no more to give.
+        let lacks = || Useless::bad("does not have the rest");
         self.sources
             .iter()
-            .filter_map(|source| {
-                let why = source.useless.clone()?;
-                Some((source.address.to_string(), why))
+            .filter(|source| source.waiting.is_none())
+            .map(|source| {
+                (source.address.to_string(), source.useless.clone().unwrap_or_else(lacks))
             })
             .collect()
     }
@@ -142,6 +154,15 @@ impl Drive<'_> {
             is_upstream: false,
             sources,
         });
+    }
+
+    /// Waits a little until those who sent damaged chunks have heard of them: it helps the next one
+    /// who asks, and would be cut off otherwise.
+    pub(super) async fn see_reports_off(&mut self) {
+        let heard = async { while self.reports.join_next().await.is_some() {} };
+        if tokio::time::timeout(REPORTS_WAIT, heard).await.is_err() {
+            debug!("a peer did not take the report of a mismatch");
+        }
     }
 
     /// Adds what each source gave to the report.

@@ -13,6 +13,8 @@ use super::Drive;
 use crate::fetch::introduce::{Introduced, Link, Useless, introduce};
 use crate::fetch::report::SourceKind;
 use crate::fetch::{FetchError, SourceAddress, blocking};
+use crate::gateway::causes;
+use crate::peer::RequestError;
 
 /// How often a lost connection is made again before its source is given up. The waits between
 /// double from [`RETURN_AFTER`], so that an address change or a reboot of a switch is survived.
@@ -39,7 +41,12 @@ pub(super) struct Source {
 impl Drive<'_> {
     pub(super) fn link_lost(&mut self, id: SourceId, how: String) {
         let index = id.0 as usize;
-        if self.sources[index].link.take().is_some() {
+        let source = &mut self.sources[index];
+        if source.is_linked() || source.link.take().is_none() {
+            return;
+        }
+        // One that was left for what it did is not asked back.
+        if source.useless.is_none() {
             self.comes_back_later(index, how);
         }
     }
@@ -138,7 +145,10 @@ impl Drive<'_> {
             self.sources[index].inline_bytes = content.geometry().len();
             self.arrival.stored();
         }
-        let claimant = by.len.map(|_| SourceId(index as u32));
+        // A length that an earlier fetch believed is nobody's word now.
+        let claimant = by.len.filter(|len| *len == content.geometry().len());
+        let claimant = claimant.map(|_| SourceId(index as u32));
+        self.claimant = claimant;
         let seed = RandomState::new().hash_one(self.wanted.content.as_bytes());
         self.machine =
             Some(Fetch::new(content.geometry(), missing, claimant, seed, Instant::now()));
@@ -166,12 +176,20 @@ impl Drive<'_> {
         source.link = Some(introduced.link);
     }
 
-    pub(super) fn refreshed(&mut self, index: usize, holding: Option<Holding>) {
+    pub(super) fn refreshed(&mut self, index: usize, holding: Result<Holding, RequestError>) {
         self.sources[index].is_refreshing = false;
-        let (Some(machine), Some(content), Some(holding)) =
-            (&mut self.machine, &self.content, holding)
-        else {
-            return;
+        let (Some(machine), Some(content)) = (&mut self.machine, &self.content) else { return };
+        let holding = match holding {
+            Ok(holding) => holding,
+            Err(error @ RequestError::Connection(_)) => {
+                // With nothing asked of it, nobody else would notice.
+                self.link_lost(SourceId(index as u32), causes(&error));
+                return;
+            }
+            Err(error) => {
+                debug!(source = %self.sources[index].address, %error, "does not say what it has");
+                return;
+            }
         };
         if let Ok(held) = holding.promised(content.geometry()) {
             self.sources[index].is_partial = holding != Holding::Whole;
@@ -181,6 +199,11 @@ impl Drive<'_> {
 }
 
 impl Source {
+    /// Returns whether there is a connection to it that lives.
+    pub(super) fn is_linked(&self) -> bool {
+        matches!(&self.link, Some(Link::Peer(peer)) if peer.ended().is_none())
+    }
+
     pub(super) fn new(address: SourceAddress) -> Self {
         let kind = match address {
             SourceAddress::Peer(_) => SourceKind::Peer,
