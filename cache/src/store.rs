@@ -165,6 +165,15 @@ impl Store {
         self.inner.index.rebuild();
     }
 
+    /// Returns the bytes that are free on the store's disk, wherever the store was moved to.
+    ///
+    /// # Errors
+    ///
+    /// What the disk answered.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        self.inner.backend.free_bytes()
+    }
+
     /// Returns what the contents take and what is promised to downloads. Never waits for the disk.
     pub fn usage(&self) -> Usage {
         self.inner.quota.usage()

@@ -252,7 +252,8 @@ impl StoreOwner for OpenStore {
                 contents_complete: entries.iter().filter(|entry| entry.complete).count() as u64,
                 bytes: self.store.usage().used_bytes,
                 bytes_max: self.options.bytes_max.map(u64::from),
-                free_bytes: free_bytes(&self.data.store()),
+                // A disk that does not tell is shown as full, not as endless.
+                free_bytes: self.store.free_bytes().unwrap_or(0),
                 free_bytes_min: self.options.free_bytes_min,
             },
             service: self.service.as_ref().map(|service| service.status()),
@@ -308,9 +309,4 @@ fn collected(store: &Store, gone: &sutler_cache::store::Collected) -> Collected 
         bytes_left: store.usage().used_bytes,
         bytes_excess: gone.excess_bytes,
     }
-}
-
-/// Returns the bytes free on the disk of `folder`; 0 if it does not tell.
-fn free_bytes(folder: &Path) -> u64 {
-    rustix::fs::statvfs(folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }

@@ -289,7 +289,8 @@ fn what_cannot_be_fetched_is_named_with_its_own_code() {
     let port = silent.local_addr().expect("bound").port();
     let started = Instant::now();
     let error = fetch(UNKNOWN, &format!("127.0.0.1:{port}"), exit::UNREACHABLE);
-    assert!(started.elapsed() < Duration::from_secs(20));
+    // Within 3 s on a machine that does nothing else.
+    assert!(started.elapsed() < Duration::from_secs(6));
     assert!(error.to_string().contains(&format!("UDP port {port}")), "{error}");
 
     machine.ok(["org", "init", "other", "--org", "other"]);

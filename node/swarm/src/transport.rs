@@ -37,8 +37,9 @@ pub struct TransportConfig {
     pub socket_buffer_bytes: usize,
     /// Seconds without a packet after which a connection is given up.
     pub idle_timeout_s: u32,
-    /// Seconds after which a handshake is given up, so that blocked UDP is said within 3 s.
-    pub handshake_timeout_s: u32,
+    /// Milliseconds after which a handshake is given up: blocked UDP is to be said within 3 s, and
+    /// a command needs some of them to start and to end.
+    pub handshake_timeout_ms: u32,
     /// Whether the kernel may cut one large send into datagrams (GSO). Off costs four times the
     /// processor time; some network drivers need it off.
     pub enable_segmentation_offload: bool,
@@ -54,7 +55,7 @@ impl Default for TransportConfig {
             windows_bytes_max: 64 << 20,
             socket_buffer_bytes: 4 << 20,
             idle_timeout_s: 30,
-            handshake_timeout_s: 3,
+            handshake_timeout_ms: 2_400,
             enable_segmentation_offload: true,
         }
     }
@@ -90,7 +91,7 @@ impl TransportConfig {
                 problems.push(format!("{name} is at least {WINDOW_BYTES_MIN}, not {bytes}"));
             }
         }
-        if self.idle_timeout_s == 0 || self.handshake_timeout_s == 0 {
+        if self.idle_timeout_s == 0 || self.handshake_timeout_ms < 1_000 {
             problems.push("a time-out is at least 1 second".to_owned());
         }
         problems
@@ -106,7 +107,7 @@ impl TransportConfig {
     }
 
     pub(crate) fn handshake_timeout(&self) -> Duration {
-        Duration::from_secs(self.handshake_timeout_s.into())
+        Duration::from_millis(self.handshake_timeout_ms.into())
     }
 
     /// Returns quinn's form of the settings of a socket.

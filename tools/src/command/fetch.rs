@@ -331,7 +331,7 @@ fn show(output: Output, label: &str, report: &Fetched) -> Result<(), Stop> {
         report.elapsed_ms % 1000,
         by_kind(&report.bytes_by_source)
     ))?;
-    for source in &report.sources {
+    for source in report.sources.iter().filter(|source| source.bytes > 0) {
         if let Some(address) = &source.address {
             output.line(format_args!("  {} from {address}", ByteCount(source.bytes)))?;
         }

@@ -5,6 +5,7 @@
 //! Where another process owns the store, its config alone decides.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sutler_node::config::Config;
 use sutler_node::failure::{Failure, Kind};
@@ -16,11 +17,15 @@ use sutler_swarm::origin::AllowEntry;
 use sutler_swarm::{Endpoint, Fetcher};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use url::{Position, Url};
 
 use super::add::is_url;
 use crate::access::{Access, DataArgs};
+
+/// How long a command waits for its peers' goodbyes.
+const GOODBYE_MAX: Duration = Duration::from_millis(200);
 
 /// What must live as long as a command that fetches.
 pub(crate) struct Network {
@@ -29,10 +34,12 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Says goodbye to every peer.
+    /// Says goodbye to every peer, and waits a moment for those who say it back.
     pub(crate) fn close(self) {
         if let Some(endpoint) = &self.endpoint {
-            self.runtime.block_on(endpoint.close());
+            // One that never answered would hold the command up for as long again.
+            let goodbye = endpoint.close();
+            drop(self.runtime.block_on(async { timeout(GOODBYE_MAX, goodbye).await }));
         }
     }
 }
