@@ -37,6 +37,7 @@ use url::Url;
 
 use crate::arrivals::Arrivals;
 use crate::counters::Counters;
+use crate::disk::Disk;
 use crate::endpoint::Endpoint;
 use crate::gateway::Filled;
 use crate::origin::{OriginError, Origins};
@@ -91,6 +92,7 @@ pub struct Fetcher {
     origins: Option<Origins>,
     counters: Arc<Counters>,
     links: Links,
+    disk: Arc<Disk>,
 }
 
 /// Why a content was not fetched. What was verified stays in the store, and the next fetch goes on
@@ -188,7 +190,7 @@ impl Fetcher {
         counters: Arc<Counters>,
     ) -> Self {
         let links = Links::new(endpoint.clone());
-        Self { endpoint, store, arrivals, origins, counters, links }
+        Self { endpoint, store, arrivals, origins, counters, links, disk: Arc::default() }
     }
 
     /// Returns the store that is fetched into.

@@ -17,6 +17,7 @@
 
 pub mod arrivals;
 pub mod counters;
+mod disk;
 pub mod ended;
 pub mod endpoint;
 pub mod fetch;

@@ -8,6 +8,7 @@
 //!   waits for it;
 //! - unvalidated addresses are sent away for a token once [`RETRY_FROM`] connections are open.
 
+mod buffers;
 mod class_gate;
 mod request;
 mod sessions;
@@ -24,11 +25,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, info};
 
 use crate::counters::Counters;
+use crate::disk::Disk;
 use crate::endpoint::Endpoint;
 use crate::gateway::{Gateway, causes};
 use crate::identity::peer_name;
 use crate::peer::ConnectError;
 use crate::wire;
+use buffers::Buffers;
 use class_gate::ClassGate;
 use request::Answering;
 use sessions::Sessions;
@@ -62,6 +65,8 @@ struct Shared<G> {
     gateway: G,
     gate: ClassGate,
     sessions: Sessions,
+    buffers: Buffers,
+    disk: Disk,
     counters: Arc<Counters>,
     handshake_timeout: Duration,
     draining: CancellationToken,
@@ -74,6 +79,8 @@ impl<G: Gateway> Server<G> {
             gateway,
             gate: ClassGate::default(),
             sessions: Sessions::new(endpoint.transport().clone(), CONNECTIONS_MAX),
+            buffers: Buffers::default(),
+            disk: Disk::default(),
             counters,
             handshake_timeout: endpoint.transport().handshake_timeout(),
             draining: CancellationToken::new(),

@@ -230,6 +230,7 @@ impl<'a> Drive<'a> {
             request: ask.request,
             chunks: ask.chunks,
             content: content.clone(),
+            disk: self.fetcher.disk.clone(),
             to: self.to.clone(),
         };
         let validators = self.validators(link, geometry);

@@ -4,6 +4,7 @@
 //! store is free: single chunks on a slow line, so that a kill costs at most one, and up to
 //! [`BATCH_BYTES`] on a fast one, so that the hand-over to the disk's thread does not show.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::introduce::Link;
+use crate::disk::{Disk, Work};
 use crate::gateway::causes;
 use crate::origin::reply::ReplyFault;
 use crate::origin::{OriginBody, OriginError, Origins, Validators};
@@ -69,6 +71,7 @@ pub(super) struct Receiving {
     pub(super) request: RequestId,
     pub(super) chunks: ChunkRange,
     pub(super) content: Content,
+    pub(super) disk: Arc<Disk>,
     pub(super) to: mpsc::Sender<Happening>,
 }
 
@@ -116,7 +119,17 @@ impl Receiving {
         loop {
             if storing.is_none() {
                 if !gather.whole.is_empty() {
-                    storing = Some(self.store(gather.take()));
+                    match self.store(gather.take()) {
+                        Work::Done(batch) => {
+                            self.report_bytes(std::mem::take(&mut unreported)).await;
+                            alive = Instant::now();
+                            if let Err(ended) = self.report(&mut gather, batch).await {
+                                return ended;
+                            }
+                            continue;
+                        }
+                        Work::HandedOver(handle) => storing = Some(handle),
+                    }
                 } else if let Some(over) = over {
                     self.report_bytes(unreported).await;
                     return over;
@@ -154,9 +167,9 @@ impl Receiving {
         }
     }
 
-    fn store(&self, chunks: Vec<Chunk>) -> JoinHandle<Batch> {
+    fn store(&self, chunks: Vec<Chunk>) -> Work<Batch> {
         let content = self.content.clone();
-        tokio::task::spawn_blocking(move || {
+        self.disk.begin(move || {
             let results =
                 chunks.iter().map(|chunk| content.commit(chunk.index, &chunk.bytes)).collect();
             Batch { chunks, results }

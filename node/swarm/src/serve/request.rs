@@ -1,5 +1,6 @@
 //! One request: read it, find the content, send the answer.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -113,7 +114,7 @@ impl<G: Gateway> Answering<G> {
         let body = match open.body {
             Body::List if content.geometry().chunks() > 1 => content.hashes().as_bytes().to_vec(),
             Body::List if content.had().is_full() => {
-                match read(content, 0..content.geometry().len()).await {
+                match self.read(content, 0..content.geometry().len()).await {
                     Ok(bytes) => bytes.to_vec(),
                     Err(unread) => {
                         self.report_damage(content, &unread);
@@ -175,7 +176,7 @@ impl<G: Gateway> Answering<G> {
                     // Closed never: the semaphore lives as long as this request.
                     let _sending = self.sending.acquire().await;
                     passing.wait().await;
-                    let data = match read(&content, bytes).await {
+                    let data = match self.read(&content, bytes).await {
                         Ok(data) => data,
                         Err(unread) => {
                             self.report_damage(&content, &unread);
@@ -255,6 +256,16 @@ impl<G: Gateway> Answering<G> {
         }
     }
 
+    /// Reads verified bytes.
+    async fn read(&self, content: &Content, bytes: Range<u64>) -> Result<Bytes, Unread> {
+        let (content, buffers) = (content.clone(), self.shared.buffers.clone());
+        let read = move || {
+            let len = (bytes.end - bytes.start) as usize;
+            buffers.filled(len, |into| content.read(bytes, into))
+        };
+        self.shared.disk.run(read).await.map_err(Unread::CutOff)?.map_err(Unread::Store)
+    }
+
     async fn announce(&self, send: &mut SendStream, bytes: u64) -> Result<(), AnswerError> {
         self.answer(send, &Answer::Chunks { bytes }).await
     }
@@ -329,16 +340,6 @@ impl From<Unread> for Refusal {
             Unread::CutOff(error) => store_failed(&error),
         }
     }
-}
-
-/// Reads verified bytes on a thread that may block.
-async fn read(content: &Content, bytes: std::ops::Range<u64>) -> Result<Bytes, Unread> {
-    let content = content.clone();
-    let reading = tokio::task::spawn_blocking(move || {
-        let mut into = vec![0; (bytes.end - bytes.start) as usize];
-        content.read(bytes, &mut into).map(|()| Bytes::from(into))
-    });
-    reading.await.map_err(Unread::CutOff)?.map_err(Unread::Store)
 }
 
 /// What waiting for more came to.
