@@ -94,6 +94,32 @@ impl OpenStore {
         })
     }
 
+    /// Puts a file into the store without making it durable, so that many small ones can share a
+    /// barrier: pass them to [`OpenStore::settle`], and acknowledge none before.
+    ///
+    /// # Errors
+    ///
+    /// As [`StoreOwner::add`].
+    pub fn stage(
+        &self,
+        request: &AddFile,
+        from: ImportFrom<'_>,
+    ) -> Result<(Content, Added), Failure> {
+        let about = about(request.name.clone(), request.sha256.as_deref(), None)?;
+        let imported = self.store.stage(from, &about)?;
+        let added = added(&imported.content, imported.novelty);
+        Ok((imported.content, added))
+    }
+
+    /// Makes staged contents durable.
+    ///
+    /// # Errors
+    ///
+    /// Kind `corrupt`, `no-space` or `store`; none of them is acknowledged then.
+    pub fn settle(&self, staged: &[Content]) -> Result<(), Failure> {
+        Ok(self.store.complete(staged)?)
+    }
+
     fn bringer(&self) -> Result<&Bringer, Failure> {
         self.bringer.as_ref().ok_or_else(|| {
             let what = "the process that owns the store does not fetch";

@@ -350,3 +350,31 @@ fn dev_moves_shared_files_through_a_node_to_two_agents() {
         assert_eq!(bytes("peer") + bytes("node"), file["bytes"].as_u64().expect("a number"));
     }
 }
+
+#[test]
+fn what_was_added_before_a_failure_is_kept_and_told() {
+    let machine = Machine::new();
+    machine.file("a", 10, 1);
+    machine.file("b", 200_000, 2);
+    let output = machine.run(["add", "--data", "node", "a", "b", "absent", "a"]);
+    assert_eq!(output.status.code(), Some(exit::FILE));
+    let told = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(told.lines().count(), 2, "{told}");
+    assert_eq!(machine.ok(["store", "ls", "--data", "node"]).lines().count(), 3);
+}
+
+#[test]
+fn frames_are_shown_in_words_and_rubbish_is_refused() {
+    let machine = Machine::new();
+    let content = UNKNOWN.parse().expect("an id");
+    let chunk = sutler_protocol::frame::Mismatch { content, chunk: 7 };
+    let request = sutler_protocol::frame::Request::Mismatch(chunk);
+    let answer = sutler_protocol::frame::Answer::Chunks { bytes: 65_536 };
+    let mut wire = sutler_protocol::frame::encode(&request);
+    wire.extend(sutler_protocol::frame::encode(&answer));
+    fs::write(machine.path("wire"), &wire).expect("a file");
+    let shown = machine.ok(["inspect", "--as", "frames", "wire"]);
+    assert!(shown.contains("Mismatch") && shown.contains("65536"), "{shown}");
+    fs::write(machine.path("wire"), &wire[..wire.len() - 1]).expect("a file");
+    machine.fails(exit::CORRUPT, ["inspect", "--as", "frames", "wire"]);
+}

@@ -1,8 +1,9 @@
 //! The one command: `sutler`.
 //!
 //! Each command is a file in `command/`, from its arguments to its output. What they share:
-//! [`access`] finds whoever owns a store, [`output`] prints for people or as JSON, [`exit`] says
-//! what the exit codes mean, [`progress`] draws bars, [`logging`] writes logs to stderr.
+//! [`access`] finds whoever owns a store, [`export`] writes contents to the user's files,
+//! [`output`] prints for people or as JSON, [`exit`] says what the exit codes mean, [`progress`]
+//! draws bars, [`logging`] writes logs to stderr.
 //!
 //! stdout carries results and nothing else; stderr carries everything meant for a person watching.
 
@@ -11,6 +12,7 @@ mod cli;
 mod command;
 mod dev;
 mod exit;
+mod export;
 mod logging;
 mod output;
 mod progress;

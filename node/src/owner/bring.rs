@@ -149,29 +149,26 @@ impl Bringer {
         }
         let names: Vec<ContentId> = all.iter().map(|wanted| wanted.content).collect();
         let (sender, mut receiver) = mpsc::channel(PARTS_MAX);
-        let fetching = fetcher.fetch_many(all, sender);
-        let stop = self.stop.clone();
-        self.runtime.block_on(async {
-            tokio::pin!(fetching);
-            let mut is_fetching = true;
-            loop {
-                tokio::select! {
-                    // Cancel-safe: one is taken out only when it is returned.
-                    arrived = receiver.recv() => {
-                        let Some(Each { index, result }) = arrived else { return Ok(()) };
-                        let name = ContentName::Id(names[index]);
-                        let result = result.map(|fetched| ready(fetched, name));
-                        if each(index, result.map_err(Failure::from)).is_break() {
-                            return Err(interrupted());
-                        }
-                    }
-                    // Pinned: polled again where it was.
-                    () = &mut fetching, if is_fetching => is_fetching = false,
-                    // Cancel-safe: a token stays cancelled.
-                    () = stop.cancelled() => return Err(interrupted()),
-                }
+        let (fetcher, stop) = (fetcher.clone(), self.stop.clone());
+        // On the runtime, so that `each` runs on this thread and may fetch again by itself. Ends
+        // with the list, at a stop, or below.
+        let fetching = self.runtime.spawn(async move {
+            tokio::select! {
+                // Dropped at a stop: what is complete stays so.
+                () = fetcher.fetch_many(all, sender) => {}
+                // Cancel-safe: a token stays cancelled.
+                () = stop.cancelled() => {}
             }
-        })
+        });
+        while let Some(Each { index, result }) = receiver.blocking_recv() {
+            let name = ContentName::Id(names[index]);
+            let result = result.map(|fetched| ready(fetched, name)).map_err(Failure::from);
+            if each(index, result).is_break() {
+                fetching.abort();
+                return Err(interrupted());
+            }
+        }
+        if self.stop.is_cancelled() { Err(interrupted()) } else { Ok(()) }
     }
 
     /// Downloads a file in order and hands it as a stream to `take`, with what its origin says of

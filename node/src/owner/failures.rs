@@ -82,6 +82,12 @@ impl From<ImportError> for Failure {
     }
 }
 
+impl From<CompleteError> for Failure {
+    fn from(error: CompleteError) -> Self {
+        Self::from_error(kind_of_complete(&error), &error)
+    }
+}
+
 impl From<CreateError> for Failure {
     fn from(error: CreateError) -> Self {
         Self::from_error(kind_of_create(&error), &error)

@@ -7,9 +7,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
+use sutler_cache::Content;
 use sutler_cache::import::{ImportFrom, ImportHow};
 use sutler_node::failure::{Failure, Kind};
-use sutler_node::local::{AddFile, AddUrl};
+use sutler_node::local::{AddFile, AddUrl, LocalClient, StoreOwner};
+use sutler_node::owner::OpenStore;
 use sutler_node::report::Added;
 use sutler_protocol::Sha256Digest;
 
@@ -23,6 +25,12 @@ Examples:
   sutler add --data ./node bash_5.2.deb
   sutler add --data ./node --sha256 82130bb6…a1 ./bash_5.2.deb
   sutler add --data ./node https://deb.debian.org/debian/pool/main/b/bash/bash_5.2.deb";
+
+/// Files that share a barrier, as many as the store groups itself.
+const GROUP_MAX: usize = 256;
+
+/// Bytes of files that share a barrier: with more, its wait is nothing beside their copying.
+const GROUP_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -58,14 +66,24 @@ impl Add {
         }
         let access = self.data.open(Absent::Make)?;
         let (access, _runtime) = runtime::for_urls(access, &self.data, &self.what)?;
+        let mut group = Group::default();
+        let mut done = Ok(());
         for what in &self.what {
-            let added = if is_url(what) {
-                self.url(&access, what)?
-            } else {
-                self.file(&access, Path::new(what))?
-            };
-            show(output, &added)?;
+            done = match &access {
+                _ if is_url(what) => self.url(&access, what).map(Some),
+                Access::Own(store) => self.stage(store, Path::new(what), &mut group).map(|()| None),
+                Access::Owner(client) => self.file(client, Path::new(what)).map(Some),
+            }
+            .map_err(Stop::from)
+            .and_then(|added| added.map_or(Ok(()), |added| show(output, &added)))
+            .and_then(|()| if group.is_full() { group.settle(&access, output) } else { Ok(()) });
+            if done.is_err() {
+                break;
+            }
         }
+        // What came before a failure is kept and told.
+        let settled = group.settle(&access, output);
+        done.and(settled)?;
         Ok(access.close()?)
     }
 
@@ -81,7 +99,23 @@ impl Add {
         added
     }
 
-    fn file(&self, access: &Access, path: &Path) -> Result<Added, Failure> {
+    /// Sends a file to the process that owns the store.
+    fn file(&self, client: &LocalClient, path: &Path) -> Result<Added, Failure> {
+        let (file, request) = self.open(path)?;
+        client.add(&request, self.import(&file, path))
+    }
+
+    /// Puts a file into the store of this process, to be made durable with others.
+    fn stage(&self, store: &OpenStore, path: &Path, group: &mut Group) -> Result<(), Failure> {
+        let (file, request) = self.open(path)?;
+        let (content, added) = store.stage(&request, self.import(&file, path))?;
+        group.contents.push(content);
+        group.added.push(added);
+        Ok(())
+    }
+
+    /// Opens a file of the user's.
+    fn open(&self, path: &Path) -> Result<(File, AddFile), Failure> {
         let failed =
             |error| Failure::because(Kind::File, format!("read {}", path.display()), &error);
         let file = File::open(path).map_err(failed)?;
@@ -95,12 +129,40 @@ impl Add {
             bytes: meta.len(),
             sha256: self.sha256.map(|digest| digest.to_string()),
         };
+        Ok((file, request))
+    }
+
+    fn import<'a>(&self, file: &'a File, path: &'a Path) -> ImportFrom<'a> {
         let how = match self.how {
             How::Copy => ImportHow::Copy,
             How::Reflink => ImportHow::Reflink,
             How::HardLink => ImportHow::HardLink,
         };
-        access.owner().add(&request, ImportFrom::File { file: &file, path, how })
+        ImportFrom::File { file, path, how }
+    }
+}
+
+/// Files that are in the store and not yet durable.
+#[derive(Default)]
+struct Group {
+    contents: Vec<Content>,
+    added: Vec<Added>,
+}
+
+impl Group {
+    fn is_full(&self) -> bool {
+        let bytes: u64 = self.added.iter().map(|added| added.bytes).sum();
+        self.added.len() >= GROUP_MAX || bytes >= GROUP_BYTES_MAX
+    }
+
+    /// Makes the files durable, and says so.
+    fn settle(&mut self, access: &Access, output: Output) -> Result<(), Stop> {
+        let (contents, added) =
+            (std::mem::take(&mut self.contents), std::mem::take(&mut self.added));
+        if let Access::Own(store) = access {
+            store.settle(&contents)?;
+        }
+        added.iter().try_for_each(|added| show(output, added))
     }
 }
 

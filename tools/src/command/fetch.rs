@@ -6,18 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io::Read;
 use std::ops::ControlFlow;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
-use sutler_cache::ReadError;
-use sutler_cache::export::{ExportError, ExportHow, file_name};
+use sutler_cache::export::file_name;
 use sutler_node::failure::{Failure, Kind};
-use sutler_node::local::{Body, FetchRequest, Ready};
+use sutler_node::local::FetchRequest;
 use sutler_node::report::{Fetched, Progress, SourceBytes, SourceKind};
 use sutler_node::size::ByteCount;
 use sutler_protocol::{ContentId, ContentName};
@@ -25,11 +23,9 @@ use sutler_protocol::{ContentId, ContentName};
 use crate::access::{Absent, Access, DataArgs};
 use crate::command::add::is_url;
 use crate::command::runtime::{self, Peers};
+use crate::export::{Batch, Settled, write_out};
 use crate::output::{Output, Stop, printable};
 use crate::progress::Bars;
-
-/// Times that a content is fetched because the store's own copy went bad before it was written out.
-const EXPORT_ATTEMPTS: u32 = 3;
 
 /// Bytes of a list, at most: 100,000 lines.
 const LIST_BYTES_MAX: u64 = 16 << 20;
@@ -139,13 +135,15 @@ impl Fetch {
         let (started, mut totals) = (Instant::now(), Totals::default());
         let mut bars = Bars::new();
         let mut stop = None;
+        let mut batch = Batch::new(out_dir);
         access.owner().fetch_many(&requests, &mut |position, result| {
             let name = &wanted[position].1;
             let mut again =
                 || access.owner().fetch(&requests[position], &mut |_| ControlFlow::Continue(()));
-            let written =
-                result.and_then(|ready| write_out(ready, &out_dir.join(name), &mut again));
-            let counted = totals.count(name, written, output);
+            let counted = match result.and_then(|ready| batch.write(ready, name, &mut again)) {
+                Ok(durable) => totals.count_all(durable, output),
+                Err(failure) => totals.count(name, Err(failure), output),
+            };
             let label = format!("{} of {} files", totals.contents, wanted.len());
             let (subject, bytes_had) = (label.clone(), totals.bytes);
             bars.show_as("list", &label, &Progress { subject, bytes_had, bytes: None });
@@ -158,7 +156,7 @@ impl Fetch {
             }
         })?;
         bars.end("list");
-        match stop {
+        match stop.or_else(|| totals.count_all(batch.settle(), output).err()) {
             Some(why) => Err(why),
             None => totals.finish(wanted.len(), started, output),
         }
@@ -176,6 +174,10 @@ struct Totals {
 }
 
 impl Totals {
+    fn count_all(&mut self, settled: Vec<Settled>, output: Output) -> Result<(), Stop> {
+        settled.into_iter().try_for_each(|(name, written)| self.count(&name, written, output))
+    }
+
     fn count(
         &mut self,
         name: &str,
@@ -231,67 +233,6 @@ impl Totals {
             }
         }
     }
-}
-
-/// Writes a fetched content to the user's file. Where the store's copy went bad meanwhile, it is
-/// fetched again.
-fn write_out(
-    mut ready: Ready,
-    out: &Path,
-    again: &mut dyn FnMut() -> Result<Ready, Failure>,
-) -> Result<Fetched, Failure> {
-    for _ in 1..EXPORT_ATTEMPTS {
-        let content = match &ready.body {
-            Body::Content(content) => content,
-            Body::Stream(_) => break,
-        };
-        match content.export(out, ExportHow::Copy) {
-            Ok(()) => return Ok(ready.report),
-            Err(ExportError::Read(ReadError::Corrupt { .. }) | ExportError::Incomplete { .. }) => {
-                ready = again()?;
-            }
-            Err(error) => return Err(not_written(&error)),
-        }
-    }
-    match ready.body {
-        Body::Content(content) => {
-            content.export(out, ExportHow::Copy).map_err(|error| not_written(&error))?;
-        }
-        Body::Stream(mut body) => copy_out(&mut body, ready.report.bytes, out)?,
-    }
-    Ok(ready.report)
-}
-
-fn not_written(error: &ExportError) -> Failure {
-    let kind = match error {
-        ExportError::Write { source, .. } => Kind::of_io(source, Kind::File),
-        ExportError::Obstructed { .. } => Kind::File,
-        _ => Kind::Store,
-    };
-    Failure::from_error(kind, error)
-}
-
-/// Copies a stream to the user's file, which appears when all of it is durable.
-fn copy_out(body: &mut dyn Read, bytes: u64, out: &Path) -> Result<(), Failure> {
-    let failed = |error: &io::Error| {
-        Failure::because(Kind::of_io(error, Kind::File), format!("write {}", out.display()), error)
-    };
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    // The user's umask decides, as with any file that a command makes.
-    let mut file = tempfile::Builder::new()
-        .prefix(".sutler-")
-        .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .map_err(|error| failed(&error))?;
-    let copied = io::copy(body, file.as_file_mut()).map_err(|error| failed(&error))?;
-    if copied != bytes {
-        let what = "lost the process that owns the store";
-        return Err(Failure::new(Kind::Store, what).with_help("run the same command again"));
-    }
-    file.as_file().sync_all().map_err(|error| failed(&error))?;
-    file.persist(out).map_err(|error| failed(&error.error))?;
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| failed(&error))
 }
 
 /// Reads a list: content id, blanks, file name.
