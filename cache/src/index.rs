@@ -138,6 +138,12 @@ impl Index {
         Self { dir, scan, map: Mutex::new(map) }
     }
 
+    /// Says that a record is about to change. From here to [`Index::close`] a kill makes the next
+    /// start scan: without it a record could be durable of which a closed index knows nothing.
+    pub fn unsettle(&self) {
+        self.run(Map::unsettle);
+    }
+
     /// Puts a content's row in place of what was known of it.
     pub fn put(&self, row: &Row) {
         self.run(|map| {
@@ -412,15 +418,9 @@ impl Map {
         match self {
             // No reason to take the mark away.
             _ if changes.is_empty() => Ok(()),
-            Self::Sled { db, mark } => {
-                if *mark == Mark::Closed {
-                    // Durable before the change: a closed index is believed.
-                    guarded(|| {
-                        db.insert(key(Kind::Meta, &[]), Mark::Open.value())?;
-                        db.flush()
-                    })?;
-                    *mark = Mark::Open;
-                }
+            Self::Sled { .. } => {
+                self.unsettle()?;
+                let Self::Sled { db, .. } = self else { return Ok(()) };
                 guarded(|| {
                     let mut batch = sled::Batch::default();
                     for (key, value) in changes {
@@ -441,6 +441,21 @@ impl Map {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Takes the mark of a whole index away, durably before any change: a closed index is believed.
+    fn unsettle(&mut self) -> Result<(), Broken> {
+        match self {
+            Self::Sled { db, mark: mark @ Mark::Closed } => {
+                guarded(|| {
+                    db.insert(key(Kind::Meta, &[]), Mark::Open.value())?;
+                    db.flush()
+                })?;
+                *mark = Mark::Open;
+                Ok(())
+            }
+            Self::Sled { .. } | Self::Memory(_) => Ok(()),
         }
     }
 
@@ -635,6 +650,20 @@ mod tests {
         }
         let index = open(folder.path());
         index.put(&row(98, true, 7));
+        drop(index);
+        let index = open(folder.path());
+        assert_eq!(answers(&index), expected(), "it was scanned again");
+    }
+
+    #[test]
+    fn a_kill_between_a_record_and_its_row_makes_the_next_start_scan() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let index = open(folder.path());
+        index.put(&row(99, true, 7));
+        index.close();
+        drop(index);
+        let index = open(folder.path());
+        index.unsettle();
         drop(index);
         let index = open(folder.path());
         assert_eq!(answers(&index), expected(), "it was scanned again");

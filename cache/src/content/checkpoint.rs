@@ -128,6 +128,7 @@ impl Shared {
             record.complete |= standing == Standing::Complete && record.had.is_full();
             record
         };
+        self.store.index.unsettle();
         let path = layout::file(self.id(), Kind::Record);
         let written = self.store.backend.open(&path, Open::Write).and_then(|file| {
             slots.write(&*file, &record)?;

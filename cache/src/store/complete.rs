@@ -195,6 +195,9 @@ impl Inner {
     fn complete_small(&self, contents: &[&Shared]) -> Result<(), CompleteError> {
         let mut first_error = None;
         let mut written = Vec::with_capacity(contents.len());
+        if !contents.is_empty() {
+            self.index.unsettle();
+        }
         for shared in contents {
             match shared.write_first() {
                 Ok(slots) => written.push((*shared, slots)),

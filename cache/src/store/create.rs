@@ -178,6 +178,7 @@ impl Inner {
     /// Makes list, data and record, each durable before a name of theirs is relied on.
     fn make_files(&self, shared: &Shared) -> io::Result<()> {
         let id = shared.id();
+        self.index.unsettle();
         self.make_folder(id)?;
         let list = self.backend.open(&layout::file(id, Kind::List), Open::Create)?;
         list.set_len(0)?;

@@ -22,6 +22,7 @@ const READ_BYTES: usize = 512 * 1024;
 impl Inner {
     /// Makes a record from a content's other files, where they allow it. Nobody leases the content.
     pub(super) fn recover(&self, id: ContentId) {
+        self.index.unsettle();
         self.set_aside(id, Kind::Record);
         match self.record_of_files(id) {
             Ok(Some(record)) => {
