@@ -13,7 +13,7 @@
 //! - in flight per source: goodput x 2 x the least round trip, within bounds;
 //! - a request that takes [`SLOW_FACTOR`] times as long as another source would need is taken over;
 //! - what is left at the end is asked for twice where that helps, but never of the vendor;
-//! - two bad pieces ban a source, two stalls leave it.
+//! - two bad pieces, or a chunk that is bad twice, ban a source; two stalls leave it.
 //!
 //! Invariants:
 //! - a chunk is asked for at most twice at a time, and never twice of one source at a time;
@@ -57,6 +57,9 @@ pub const BAD_PIECES_MAX: usize = 2;
 
 /// Stalls and failed requests in a row before a source is left.
 pub const FAULTS_MAX: u32 = 2;
+
+/// How long a source that found a chunk damaged is left alone.
+const DAMAGED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Names a source within one fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -314,6 +317,8 @@ impl Fetch {
             End::Refused(Refusal::Busy { retry_ms }) => {
                 source.paused_until = Some(now + Duration::from_millis(retry_ms.into()));
             }
+            // It has put the chunk down and fetches it again, or says soon that it lacks it.
+            End::Refused(Refusal::Damaged) => source.paused_until = Some(now + DAMAGED_PAUSE),
             End::Refused(Refusal::NotHeld) => {
                 for chunk in request.chunks.iter() {
                     source.held.remove(chunk);
@@ -513,7 +518,8 @@ impl Fetch {
         let piece = self.geometry.piece_of(chunk);
         let Some(source) = self.sources.get_mut(&id) else { return };
         source.bad_pieces.insert(piece);
-        if source.bad_pieces.len() >= BAD_PIECES_MAX {
+        let is_again = !source.bad_chunks.insert(chunk);
+        if is_again || source.bad_pieces.len() >= BAD_PIECES_MAX {
             self.leave(id, Reason::BadBytes);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Reason;
-use crate::geometry::PieceIndex;
+use crate::geometry::{ChunkIndex, PieceIndex};
 use crate::ranges::ChunkRanges;
 
 /// Requests in flight to a source whose speed is not known, and the least to a known one: while
@@ -51,6 +51,8 @@ pub(super) struct Source {
     pub(super) rtt: Duration,
     pub(super) requests: u32,
     pub(super) bad_pieces: BTreeSet<PieceIndex>,
+    /// Chunks that did not verify; a source that has mended one may be asked for it again, once.
+    pub(super) bad_chunks: BTreeSet<ChunkIndex>,
     pub(super) faults: u32,
     pub(super) paused_until: Option<Instant>,
     pub(super) left: Option<Reason>,
@@ -70,6 +72,7 @@ impl Source {
             rtt,
             requests: 0,
             bad_pieces: BTreeSet::new(),
+            bad_chunks: BTreeSet::new(),
             faults: 0,
             paused_until: None,
             left: None,

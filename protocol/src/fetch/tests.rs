@@ -146,6 +146,37 @@ fn nine_liars_of_ten_are_banned_and_the_honest_one_finishes() {
     }
 }
 
+#[test] // 38, T8
+fn a_chunk_that_a_source_has_mended_is_asked_for_again_but_only_once() {
+    let now = Instant::now();
+    let mut fetch = fetch(1, None, now);
+    fetch.add_source(SourceId(0), Kind::Peer, whole(&fetch), MS);
+    for is_last in [false, true] {
+        let ask = fetch.poll_ask(now).unwrap();
+        fetch.handle_corrupt(ask.request, ChunkIndex(0));
+        fetch.handle_end(ask.request, End::Finished, now);
+        assert_eq!(fetch.poll_ask(now), None);
+        let left = fetch.reports().next().unwrap().1.left;
+        assert_eq!(left, is_last.then_some(Reason::BadBytes));
+        fetch.handle_holding(SourceId(0), whole(&fetch), now);
+    }
+    assert_eq!(fetch.poll_ask(now), None);
+}
+
+#[test] // 38
+fn a_source_that_finds_a_chunk_damaged_is_asked_again_after_a_while() {
+    let now = Instant::now();
+    let mut fetch = fetch(1, None, now);
+    fetch.add_source(SourceId(0), Kind::Peer, whole(&fetch), MS);
+    let ask = fetch.poll_ask(now).unwrap();
+    fetch.handle_end(ask.request, End::Refused(Refusal::Damaged), now);
+    assert_eq!(fetch.poll_ask(now), None);
+    assert_eq!(fetch.status(now), Status::Running);
+    let later = fetch.poll_timeout().unwrap();
+    assert_eq!(later, now + DAMAGED_PAUSE);
+    assert_eq!(fetch.poll_ask(later).unwrap().chunks, ask.chunks);
+}
+
 #[test]
 fn silent_sources_are_left_and_alone_they_end_the_fetch() {
     let now = Instant::now();
