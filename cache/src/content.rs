@@ -118,6 +118,13 @@ impl Content {
     pub fn is_complete(&self) -> bool {
         self.0.state().complete
     }
+
+    /// Returns whether a vendor's digest is claimed of it that nobody has checked yet. Until then
+    /// nothing of it is for others.
+    pub fn awaits_digest(&self) -> bool {
+        let state = self.0.state();
+        !state.complete && state.about.sha256.is_some() && state.sha256 == DigestCheck::Pending
+    }
 }
 
 impl fmt::Debug for Content {

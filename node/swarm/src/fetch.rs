@@ -33,6 +33,7 @@ use sutler_cache::{
 use sutler_protocol::frame::Class;
 use sutler_protocol::{ContentId, Sha256Digest};
 use tokio::sync::watch;
+use tracing::info;
 use url::Url;
 
 use crate::arrivals::Arrivals;
@@ -226,8 +227,11 @@ impl Fetcher {
         let mut report = FetchReport::new(wanted.content);
         loop {
             let outcome = self.drive(wanted, &sources, &mut report, progress).await;
-            if matches!(outcome, Err(FetchError::Digest { .. })) {
-                // Whoever named it by that digest would otherwise meet it again.
+            if matches!(outcome, Err(FetchError::Digest { .. }))
+                && !self.is_complete(wanted.content).await?
+            {
+                // Whoever named it by that digest would otherwise meet it again. One that was
+                // complete before is right, and the claim was wrong.
                 self.forget(wanted.content).await?;
             }
             match outcome? {
@@ -251,7 +255,8 @@ impl Fetcher {
     /// Fetches the file that a vendor named by its SHA-256, by way of a node that may fetch `url`.
     ///
     /// The node's word for the content is checked: nothing is complete before the SHA-256 of the
-    /// whole agrees. Cancel-safe, as [`Self::fetch`].
+    /// whole agrees. A node whose word was wrong is asked no more, and the others are. Cancel-safe,
+    /// as [`Self::fetch`].
     ///
     /// # Errors
     ///
@@ -269,17 +274,28 @@ impl Fetcher {
             wanted.content = id;
             return self.fetch(&wanted, progress).await;
         }
-        wanted.content = self.resolve(sha256, url, &wanted, progress).await?;
-        self.fetch(&wanted, progress).await
+        loop {
+            let (content, by) = self.resolve(sha256, url, &wanted, progress).await?;
+            wanted.content = content;
+            let fetched = self.fetch(&wanted, progress).await;
+            let by = SourceAddress::Peer(by);
+            let is_one_of_many = wanted.sources.iter().any(|source| *source != by);
+            if !is_one_of_many || !matches!(fetched, Err(FetchError::Digest { .. })) {
+                return fetched;
+            }
+            info!(source = %by, %sha256, content.id = %content, "named a content of another digest");
+            wanted.sources.retain(|source| *source != by);
+        }
     }
 
+    /// Asks one node after the other, and returns the content and who named it.
     async fn resolve(
         &self,
         sha256: Sha256Digest,
         url: &Url,
         wanted: &Wanted,
         progress: &watch::Sender<Progress>,
-    ) -> Result<ContentId, FetchError> {
+    ) -> Result<(ContentId, SocketAddr), FetchError> {
         let mut refused = Vec::new();
         let mut last = None;
         for source in &wanted.sources {
@@ -295,11 +311,17 @@ impl Fetcher {
                 progress.send_modify(|progress| progress.upstream(have, len));
             };
             match peer.resolve(sha256, url, wanted.class, filled).await {
-                Ok((content, _claimed_len)) => return Ok(content),
+                Ok((content, _claimed_len)) => return Ok((content, address)),
                 Err(source) => last = Some(FetchError::Resolve { sha256, address, source }),
             }
         }
         Err(last.unwrap_or_else(|| no_source(sha256.to_string(), refused)))
+    }
+
+    async fn is_complete(&self, id: ContentId) -> Result<bool, FetchError> {
+        let store = self.store.clone();
+        let content = blocking(move || store.content(id)).await?.map_err(FetchError::Read)?;
+        Ok(content.is_some_and(|content| content.is_complete()))
     }
 
     /// Forgets what came of a claim that was wrong.

@@ -69,7 +69,8 @@ pub struct StoreGateway {
 }
 
 impl StoreGateway {
-    /// Looks a content up; `None` if nothing of it is here and nothing is coming.
+    /// Looks a content up; `None` if nothing of it is here and nothing is coming, or if a vendor's
+    /// digest is claimed of it that was not checked yet.
     ///
     /// # Errors
     ///
@@ -83,6 +84,7 @@ impl StoreGateway {
             .map_err(|error| store_failed(&error))?
             .map_err(|error| store_failed(&error))?;
         Ok(found
+            .filter(|content| !content.awaits_digest())
             .filter(|content| stored.is_some() || !content.had().is_empty())
             .map(|content| Served { content, stored, is_filling: false, interest: None }))
     }

@@ -10,11 +10,11 @@ mod sources;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sutler_cache::{CheckpointError, Content};
-use sutler_protocol::Geometry;
+use sutler_cache::{About, CheckpointError, CompleteError, Content, CreateError};
 use sutler_protocol::fetch::{Ask, End, Event, Fetch, RequestId, SourceId};
 use sutler_protocol::frame::{Body, ChunksRequest, Holding, Refusal};
 use sutler_protocol::geometry::ChunkIndex;
+use sutler_protocol::{ContentId, Geometry, Sha256Digest};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{debug, info};
@@ -62,9 +62,9 @@ impl Fetcher {
         report: &mut FetchReport,
         progress: &watch::Sender<Progress>,
     ) -> Result<Outcome, FetchError> {
-        let (store, id) = (self.store.clone(), wanted.content);
-        let known = blocking(move || store.content(id)).await?.map_err(FetchError::Read)?;
+        let known = self.known(wanted).await?;
         if let Some(content) = known.as_ref().filter(|content| content.is_complete()) {
+            self.check_claim(content, wanted).await?;
             return Ok(Outcome::Complete(content.clone()));
         }
         let mut drive = Drive::new(self, wanted, sources, known, progress);
@@ -72,6 +72,51 @@ impl Fetcher {
         drive.report(report);
         drive.see_reports_off().await;
         outcome
+    }
+
+    /// Returns the content if the store knows it, with what is newly said of it: a digest that is
+    /// claimed now binds what was had before, too.
+    async fn known(&self, wanted: &Wanted) -> Result<Option<Content>, FetchError> {
+        let (store, id, about) = (self.store.clone(), wanted.content, wanted.about.clone());
+        blocking(move || {
+            let Some(content) = store.content(id).map_err(FetchError::Read)? else {
+                return Ok(None);
+            };
+            if about == About::default() {
+                return Ok(Some(content));
+            }
+            let joined = store.create(content.hashes().clone(), &about);
+            joined.map(Some).map_err(|error| match error {
+                CreateError::Digest { claimed: expected, .. } => {
+                    FetchError::Digest { content: id.to_string(), expected }
+                }
+                error => FetchError::Create(error),
+            })
+        })
+        .await?
+    }
+
+    /// Checks the digest that is claimed of a content that is complete.
+    async fn check_claim(&self, content: &Content, wanted: &Wanted) -> Result<(), FetchError> {
+        let Some(claimed) = wanted.about.sha256 else { return Ok(()) };
+        let (store, content) = (self.store.clone(), content.clone());
+        let checked = blocking(move || store.complete(&[content])).await?;
+        checked.map_err(|source| FetchError::of_completing(wanted.content, Some(claimed), source))
+    }
+}
+
+impl FetchError {
+    fn of_completing(
+        content: ContentId,
+        claimed: Option<Sha256Digest>,
+        source: CompleteError,
+    ) -> Self {
+        match (&source, claimed) {
+            (CompleteError::Digest { .. }, Some(expected)) => {
+                Self::Digest { content: content.to_string(), expected }
+            }
+            _ => Self::Complete { content, source: Box::new(source) },
+        }
     }
 }
 
@@ -90,7 +135,8 @@ struct Drive<'a> {
     claimant: Option<SourceId>,
     introductions: JoinSet<(usize, Result<Introduced, Useless>)>,
     refreshes: JoinSet<(usize, Result<Holding, RequestError>)>,
-    reports: JoinSet<()>,
+    /// Each with whether the source says that its chunk is good.
+    reports: JoinSet<(usize, bool)>,
     tasks: JoinSet<()>,
     open: BTreeMap<RequestId, (SourceId, AbortHandle)>,
     to: mpsc::Sender<Happening>,
@@ -165,7 +211,10 @@ impl<'a> Drive<'a> {
                     done?;
                 }
                 Some(_) = self.tasks.join_next() => {}
-                Some(_) = self.reports.join_next() => {}
+                Some(Ok((source, is_good))) = self.reports.join_next() => {
+                    // It fetches the chunk again, so what it has is looked at again.
+                    self.sources[source].is_partial |= !is_good;
+                }
                 _ = tick.tick() => self.tick(),
                 () = tokio::time::sleep_until(timeout.into()) => {
                     if let Some(machine) = &mut self.machine {
@@ -283,7 +332,8 @@ impl<'a> Drive<'a> {
         match ended {
             Ended::Told(end) => {
                 // It has less than it said; what it has is asked anew.
-                source.is_partial |= end == End::Refused(Refusal::NotHeld);
+                source.is_partial |=
+                    matches!(end, End::Refused(Refusal::NotHeld | Refusal::Damaged));
                 machine.handle_end(request, end, now);
             }
             Ended::Store(error) => return Err(FetchError::Commit(error)),
@@ -306,15 +356,23 @@ impl<'a> Drive<'a> {
     /// Tells a peer that a chunk of it did not verify, so that it can look after its disk.
     fn report_mismatch(&mut self, request: RequestId, chunk: ChunkIndex) {
         let Some((source, _)) = self.open.get(&request) else { return };
-        let source = &self.sources[source.0 as usize];
+        let index = source.0 as usize;
+        let source = &self.sources[index];
         info!(source = %source.address, chunk = chunk.0, "a chunk does not verify");
         if let Some(Link::Peer(peer)) = source.link.clone() {
             let content = self.wanted.content;
             self.reports.spawn(async move {
-                match peer.mismatch(content, chunk).await {
-                    Ok(good) => debug!(good, "the peer has looked at the chunk"),
-                    Err(error) => debug!(%error, "the mismatch could not be reported"),
-                }
+                let is_good = match peer.mismatch(content, chunk).await {
+                    Ok(is_good) => {
+                        debug!(is_good, "the peer has looked at the chunk");
+                        is_good
+                    }
+                    Err(error) => {
+                        debug!(%error, "the mismatch could not be reported");
+                        true
+                    }
+                };
+                (index, is_good)
             });
         }
     }

@@ -49,18 +49,55 @@ impl Fetcher {
         &self,
         key: QuarantineKey,
         url: &Url,
-        mut about: About,
-        mut filled: impl FnMut(Filled),
+        about: About,
+        filled: impl FnMut(Filled),
     ) -> Result<(Content, u64), FetchError> {
+        let mut received = 0;
+        let fetched = self.whole(key, url, &about, filled, &mut received).await;
+        self.counters.fetched_vendor_bytes.add(received);
+        Ok((fetched?, received))
+    }
+
+    /// As [`Self::fetch_whole`]; adds the bytes that came to `received` and counts them nowhere.
+    pub(super) async fn whole(
+        &self,
+        key: QuarantineKey,
+        url: &Url,
+        about: &About,
+        mut filled: impl FnMut(Filled),
+        received: &mut u64,
+    ) -> Result<Content, FetchError> {
+        let mut is_mixed = false;
+        let gathered = self.gather(key, url, about, &mut filled, received, &mut is_mixed).await;
+        match gathered {
+            // Its parts may be of two versions that nothing told apart; one alone may be right.
+            Err(error) if is_mixed && error.is_mismatch() => {
+                info!(%url, "parts of the file do not fit each other, beginning anew");
+                self.gather(key, url, about, &mut filled, received, &mut false).await
+            }
+            gathered => gathered,
+        }
+    }
+
+    /// Fetches the file once; tells in `is_mixed` whether that took more than one reply.
+    async fn gather(
+        &self,
+        key: QuarantineKey,
+        url: &Url,
+        about: &About,
+        filled: &mut impl FnMut(Filled),
+        received: &mut u64,
+        is_mixed: &mut bool,
+    ) -> Result<Content, FetchError> {
         let store = self.store.clone();
         let quarantine =
             blocking(move || store.quarantine(key, None)).await?.map_err(FetchError::Quarantine)?;
         let quarantine = Arc::new(quarantine);
-        let mut received = 0;
         let mut attempts = 0;
         loop {
             let had = quarantine.len();
-            let error = match self.pour(&quarantine, url, &mut received, &mut filled).await {
+            *is_mixed |= had > 0;
+            let error = match self.pour(&quarantine, url, received, filled).await {
                 Ok(()) => break,
                 Err(PourError::Fetch(error)) => return Err(error),
                 Err(PourError::Origin(error)) => error,
@@ -71,6 +108,7 @@ impl Fetcher {
                 blocking(move || begun.restart(None, None))
                     .await?
                     .map_err(FetchError::Quarantine)?;
+                *is_mixed = false;
             } else if error.is_final() {
                 return Err(FetchError::Origin(error));
             }
@@ -82,7 +120,7 @@ impl Fetcher {
             let wait = error.retry_after().unwrap_or(RETRY_AFTER * 2_u32.pow(attempts));
             tokio::time::sleep(wait.min(RETRY_AFTER_MAX)).await;
         }
-        self.counters.fetched_vendor_bytes.add(received);
+        let mut about = about.clone();
         if let Some(origin) = quarantine.origin() {
             about.origins.retain(|other| other.url != origin.url);
             about.origins.insert(0, origin);
@@ -91,11 +129,8 @@ impl Fetcher {
             // The last pour's writes are over, so nobody else holds it.
             Arc::into_inner(quarantine).map(|quarantine| quarantine.promote(&about))
         });
-        let content = promoted
-            .await?
-            .ok_or(FetchError::CutOff)?
-            .map_err(|error| FetchError::Promote(Box::new(error)))?;
-        Ok((content, received))
+        let promoted = promoted.await?.ok_or(FetchError::CutOff)?;
+        promoted.map_err(|error| FetchError::Promote(Box::new(error)))
     }
 
     /// Reads the file from where the quarantine ends.
@@ -191,8 +226,11 @@ async fn store_work(
 impl FetchError {
     /// Returns whether the origin or its bytes are to blame, so that another one may do better.
     pub(super) fn is_of_origin(&self) -> bool {
+        matches!(self, Self::Origin(_)) || self.is_mismatch()
+    }
+
+    fn is_mismatch(&self) -> bool {
         match self {
-            Self::Origin(_) => true,
             Self::Promote(error) => matches!(**error, PromoteError::Mismatch { .. }),
             _ => false,
         }

@@ -116,9 +116,13 @@ impl<G: Gateway> Answering<G> {
             Body::List if content.had().is_full() => {
                 match self.read(content, 0..content.geometry().len()).await {
                     Ok(bytes) => bytes.to_vec(),
+                    // No bytes, and a holding without them: it is asked for once it is mended.
                     Err(unread) => {
                         self.report_damage(content, &unread);
-                        return self.refuse(send, unread.into()).await;
+                        match Refusal::from(unread) {
+                            Refusal::Damaged | Refusal::NotHeld => Vec::new(),
+                            refusal => return self.refuse(send, refusal).await,
+                        }
                     }
                 }
             }
@@ -160,8 +164,14 @@ impl<G: Gateway> Answering<G> {
                 Step::Done => return Ok(()),
                 Step::Wait { until } => {
                     passing = None;
-                    if wait(&mut served.stored, until).await == Waited::ForNothing {
-                        serve.handle_no_more();
+                    if wait(&mut served.stored, until).await == Waited::ForMore {
+                        continue;
+                    }
+                    // It may have gone on under another fill, or there is a reason to tell.
+                    match self.shared.gateway.open(asked.content, asked.class).await {
+                        Err(refusal) if !is_announced => return self.refuse(send, refusal).await,
+                        Ok(again) if again.is_filling => served = again,
+                        _ => serve.handle_no_more(),
                     }
                 }
                 Step::Refuse(refusal) if is_announced => {

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sutler_cache::{CompleteError, QuarantineKey};
+use sutler_cache::QuarantineKey;
 use sutler_protocol::fetch::{Fetch, Reason, SourceId, SourceReport, Status};
-
 use tracing::debug;
 
 use super::{Drive, Outcome, checkpointed};
 use crate::fetch::introduce::{Useless, no_source};
-use crate::fetch::report::{FetchReport, Progress};
+use crate::fetch::report::{FetchReport, Progress, SourceKind};
 use crate::fetch::{FetchError, SourceAddress, blocking};
 use crate::gateway::{Filled, causes};
 
@@ -46,17 +45,10 @@ impl Drive<'_> {
         self.publish();
         match completed {
             Ok(()) => Ok(Outcome::Complete(content)),
-            Err(source) => Err(self.not_completed(source)),
-        }
-    }
-
-    fn not_completed(&self, source: CompleteError) -> FetchError {
-        let content = self.wanted.content;
-        match (&source, self.wanted.about.sha256) {
-            (CompleteError::Digest { .. }, Some(expected)) => {
-                FetchError::Digest { content: content.to_string(), expected }
+            Err(source) => {
+                let (content, claimed) = (self.wanted.content, self.wanted.about.sha256);
+                Err(FetchError::of_completing(content, claimed, source))
             }
-            _ => FetchError::Complete { content, source: Box::new(source) },
         }
     }
 
@@ -69,9 +61,11 @@ impl Drive<'_> {
             .content
             .as_ref()
             .is_some_and(|content| !content.had().contains(content.geometry().last()));
-        let is_disputed = machine
-            .reports()
-            .any(|(_, report)| report.left.as_ref().is_some_and(Reason::disputes_length));
+        // An origin's file that has changed says nothing of the length of what it was.
+        let is_disputed = machine.reports().any(|(id, report)| {
+            self.sources[id.0 as usize].kind != SourceKind::Vendor
+                && report.left.as_ref().is_some_and(Reason::disputes_length)
+        });
         let is_contradicted = is_disputed
             || self.sources.iter().any(|source| {
                 source.useless.as_ref().is_some_and(|why| why.reason == "claims another length")
@@ -103,9 +97,10 @@ impl Drive<'_> {
                     progress.len = filled.len;
                 });
             };
-            match self.fetcher.fetch_whole(key, &url, self.wanted.about.clone(), filled).await {
-                Ok((content, bytes)) => {
-                    self.sources[index].inline_bytes = bytes;
+            let (about, mut received) = (&self.wanted.about, 0);
+            match self.fetcher.whole(key, &url, about, filled, &mut received).await {
+                Ok(content) => {
+                    self.sources[index].inline_bytes = received;
                     return Ok(Outcome::Complete(content));
                 }
                 Err(error) if error.is_of_origin() => {

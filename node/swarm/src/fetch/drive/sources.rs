@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sutler_protocol::ChunkRanges;
 use sutler_protocol::fetch::{Fetch, SourceId};
-use sutler_protocol::frame::{Body, Holding};
+use sutler_protocol::frame::{Body, Holding, Refusal};
 use sutler_protocol::geometry::ChunkIndex;
 use tracing::debug;
 
@@ -179,21 +179,23 @@ impl Drive<'_> {
     pub(super) fn refreshed(&mut self, index: usize, holding: Result<Holding, RequestError>) {
         self.sources[index].is_refreshing = false;
         let (Some(machine), Some(content)) = (&mut self.machine, &self.content) else { return };
-        let holding = match holding {
-            Ok(holding) => holding,
-            Err(error @ RequestError::Connection(_)) => {
-                // With nothing asked of it, nobody else would notice.
-                self.link_lost(SourceId(index as u32), causes(&error));
-                return;
+        let id = SourceId(index as u32);
+        match holding {
+            Ok(holding) => {
+                if let Ok(held) = holding.promised(content.geometry()) {
+                    self.sources[index].is_partial = holding != Holding::Whole;
+                    machine.handle_holding(id, held, Instant::now());
+                }
             }
+            // With nothing asked of it, nobody else would notice.
+            Err(error @ RequestError::Connection(_)) => self.link_lost(id, causes(&error)),
+            // It will be there again.
+            Err(RequestError::Refused(Refusal::Busy { .. } | Refusal::Damaged)) => {}
+            // It cannot get what it lacks, and says why.
+            Err(error @ RequestError::Refused(_)) => machine.handle_lost(id, causes(&error)),
             Err(error) => {
                 debug!(source = %self.sources[index].address, %error, "does not say what it has");
-                return;
             }
-        };
-        if let Ok(held) = holding.promised(content.geometry()) {
-            self.sources[index].is_partial = holding != Holding::Whole;
-            machine.handle_holding(SourceId(index as u32), held, Instant::now());
         }
     }
 }
