@@ -7,17 +7,22 @@
 //! Invariants:
 //! - at most one fill of a content and one of a digest run at a time;
 //! - only origins on the allow-list are asked, whatever a peer or a record says;
-//! - where nothing is kept, a content goes [`LINGER`] after the last who was interested.
+//! - what failed a moment ago is not tried again for the next who asks;
+//! - where nothing is kept, a content that an origin has goes a while after the last who was
+//!   interested, the fill itself among them; what no origin can bring back stays.
 
+mod failures;
 mod interest;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sutler_cache::{About, Content, Origin, PromoteError};
+use sutler_cache::eviction::Standing;
+use sutler_cache::{About, Content, Origin, PromoteError, QuarantineError};
 use sutler_protocol::frame::{Class, Refusal, detail};
 use sutler_protocol::{ChunkIndex, ContentId, Sha256Digest};
+use sutler_swarm::arrivals::Arrival;
 use sutler_swarm::fetch::{FetchError, Fetcher, Progress, QuarantineKey, SourceAddress, Wanted};
 use sutler_swarm::gateway::{Filled, Served, causes, store_failed};
 use sutler_swarm::origin::Origins;
@@ -28,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use url::Url;
 
+use failures::Failures;
 use interest::Interests;
 
 /// How long a content that is not kept stays after the last request for it: a client's requests
@@ -40,13 +46,16 @@ pub const FILLS_MAX: usize = 64;
 /// When one who was refused should ask again.
 const RETRY_MS: u32 = 2_000;
 
+/// Fills by digest, from other places than its own, that one asker waits for.
+const JOINS_MAX: usize = 4;
+
 /// Whether what was filled stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// It stays until it is evicted.
     Yes,
-    /// It goes with the last who was interested.
-    No,
+    /// It goes this long after the last who was interested; [`LINGER`] is a good while.
+    For(Duration),
 }
 
 /// Finds contents in a store, and fills those that are missing. Cheap to clone.
@@ -57,8 +66,8 @@ struct Shared {
     plain: StoreGateway,
     fetcher: Fetcher,
     origins: Origins,
-    keep: Keep,
-    interests: Interests,
+    /// Absent where everything is kept.
+    interests: Option<Interests>,
     fills: Mutex<Fills>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -68,8 +77,18 @@ struct Shared {
 struct Fills {
     /// Contents being filled.
     contents: BTreeSet<ContentId>,
-    /// Vendors' files being filled, each with how far it is and what became of it.
-    digests: BTreeMap<Sha256Digest, watch::Receiver<Resolving>>,
+    /// Vendors' files being filled.
+    files: BTreeMap<Sha256Digest, FileFill>,
+    failed_contents: Failures<ContentId>,
+    /// By place, too: another may do better.
+    failed_files: Failures<(Sha256Digest, Url)>,
+}
+
+/// A vendor's file that is being filled, how far it is, and what became of it.
+#[derive(Clone)]
+struct FileFill {
+    url: Url,
+    state: watch::Receiver<Resolving>,
 }
 
 /// How a fill by digest stands.
@@ -79,21 +98,46 @@ struct Resolving {
     result: Option<Result<(ContentId, u64), Refusal>>,
 }
 
+/// Whether what is missing of a content is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coming {
+    /// A fill brings it, and whatever is asked for may be waited for.
+    Filled,
+    /// Somebody on this machine fetches it for himself.
+    Fetched,
+    /// Nobody brings it, and no origin may be asked for it.
+    No,
+}
+
 impl Filler {
     /// Returns a filler of the fetcher's store, which asks only `origins`.
     pub fn new(fetcher: Fetcher, origins: Origins, keep: Keep) -> Self {
-        let plain =
-            StoreGateway { store: fetcher.store().clone(), arrivals: fetcher.arrivals().clone() };
-        Self(Arc::new(Shared {
-            interests: Interests::new(fetcher.store().clone()),
-            plain,
-            fetcher,
-            origins,
-            keep,
-            fills: Mutex::default(),
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-        }))
+        let (store, arrivals) = (fetcher.store().clone(), fetcher.arrivals().clone());
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let interests = match keep {
+            Keep::Yes => None,
+            Keep::For(linger) => {
+                Some(Interests::new(store.clone(), linger, tasks.clone(), stop.clone()))
+            }
+        };
+        let plain = StoreGateway { store, arrivals };
+        let fills = Mutex::default();
+        Self(Arc::new(Shared { plain, fetcher, origins, interests, fills, tasks, stop }))
+    }
+
+    /// Gives up what an earlier process filled and had no time to give up. Waits for the disk.
+    pub fn vacate(&self) {
+        if self.0.interests.is_none() {
+            return;
+        }
+        let store = self.0.fetcher.store();
+        for entry in store.list().into_iter().filter(|entry| entry.had_bytes > 0) {
+            let content = store.content(entry.id).ok().flatten();
+            let passes = content.is_some_and(|content| self.passes(&content));
+            if passes && let Err(error) = store.evict(entry.id) {
+                warn!(content.id = %entry.id, error = causes(&error), "not removed");
+            }
+        }
     }
 
     /// Ends every fill; what they have verified stays, and the next start goes on from there.
@@ -105,121 +149,98 @@ impl Filler {
 
     /// Returns the number of fills that are running.
     pub fn running(&self) -> usize {
-        let fills = self.fills();
-        fills.contents.len() + fills.digests.len()
+        self.fills().running()
     }
 
-    /// Begins to fill a content from its origins, if it has any that may be asked and is not being
-    /// filled already. Returns whether it is being filled now.
-    fn fill(&self, content: &Content, class: Class) -> Result<bool, Refusal> {
+    /// Begins to fill a content from its origins, and from `also`, unless that is done already.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not filled now, though there is an origin.
+    fn fill(&self, content: &Content, class: Class, also: Option<&Url>) -> Result<Coming, Refusal> {
         let id = content.id();
-        let sources: Vec<SourceAddress> = content
-            .about()
-            .origins
-            .iter()
-            .filter_map(|origin| Url::parse(&origin.url).ok())
-            .filter(|url| self.0.origins.permits(url).is_ok())
-            .map(SourceAddress::Origin)
-            .collect();
+        let sources = self.sources(content, also);
         let mut fills = self.fills();
         if fills.contents.contains(&id) {
-            return Ok(true);
+            return Ok(Coming::Filled);
+        }
+        if self.0.fetcher.arrivals().watch(id).is_some() {
+            return Ok(Coming::Fetched);
         }
         if sources.is_empty() {
-            return Ok(false);
+            return Ok(Coming::No);
         }
-        if fills.contents.len() + fills.digests.len() >= FILLS_MAX {
-            return Err(Refusal::Busy { retry_ms: RETRY_MS });
+        if let Some(refusal) = fills.failed_contents.standing(&id, Instant::now()) {
+            return Err(refusal);
         }
+        self.has_room(&fills)?;
         fills.contents.insert(id);
+        let filling = Filling {
+            filler: self.clone(),
+            id,
+            // Announced before the next who asks can find that it is being filled.
+            arrival: Some(self.0.fetcher.arrivals().begin(id)),
+            _interest: self.interest(content),
+        };
         drop(fills);
-        // Announced before the task runs, so that who asks next waits for it.
-        let arrival = self.0.fetcher.arrivals().begin(id);
         let wanted = Wanted { content: id, about: content.about(), class, sources };
-        let filler = self.clone();
-        self.0.tasks.spawn(async move {
-            let unseen = watch::Sender::new(Progress::default());
-            tokio::select! {
-                () = filler.0.stop.cancelled() => {}
-                // Cancel-safe: what was stored stays stored.
-                filled = filler.0.fetcher.fetch(&wanted, &unseen) => match filled {
-                    Ok(filled) => {
-                        let elapsed_ms = filled.report.elapsed.as_millis() as u64;
-                        let bytes = filled.report.len;
-                        info!(content.id = %id, bytes, elapsed_ms, "filled from its origin");
-                    }
-                    Err(error) => warn!(content.id = %id, error = causes(&error), "not filled"),
-                },
-            }
-            filler.fills().contents.remove(&id);
-            drop(arrival);
-        });
-        Ok(true)
+        self.0.tasks.spawn(filling.run(wanted));
+        Ok(Coming::Filled)
     }
 
     /// Begins to fill a vendor's file, or joins the fill that is running.
-    fn fill_digest(
-        &self,
-        sha256: Sha256Digest,
-        url: Url,
-    ) -> Result<watch::Receiver<Resolving>, Refusal> {
+    fn fill_file(&self, sha256: Sha256Digest, url: &Url) -> Result<FileFill, Refusal> {
         let mut fills = self.fills();
-        if let Some(running) = fills.digests.get(&sha256) {
+        if let Some(running) = fills.files.get(&sha256) {
             return Ok(running.clone());
         }
-        if fills.contents.len() + fills.digests.len() >= FILLS_MAX {
+        let place = (sha256, url.clone());
+        if let Some(refusal) = fills.failed_files.standing(&place, Instant::now()) {
+            return Err(refusal);
+        }
+        self.has_room(&fills)?;
+        let (sender, state) = watch::channel(Resolving::default());
+        let fill = FileFill { url: url.clone(), state };
+        fills.files.insert(sha256, fill.clone());
+        drop(fills);
+        let filling = FillingFile { filler: self.clone(), sha256, url: url.clone(), state: sender };
+        self.0.tasks.spawn(filling.run());
+        Ok(fill)
+    }
+
+    fn has_room(&self, fills: &Fills) -> Result<(), Refusal> {
+        if self.0.stop.is_cancelled() {
+            return Err(Refusal::Draining);
+        }
+        if fills.running() >= FILLS_MAX {
             return Err(Refusal::Busy { retry_ms: RETRY_MS });
         }
-        let (state, watch) = watch::channel(Resolving::default());
-        fills.digests.insert(sha256, watch.clone());
-        drop(fills);
-        let filler = self.clone();
-        self.0.tasks.spawn(async move {
-            let result = tokio::select! {
-                () = filler.0.stop.cancelled() => Err(Refusal::Draining),
-                // Cancel-safe: what came stays in quarantine and is gone on with.
-                result = filler.whole(sha256, &url, &state) => result,
-            };
-            if let Err(refusal) = &result {
-                warn!(%sha256, %refusal, "not filled");
-            }
-            filler.fills().digests.remove(&sha256);
-            state.send_modify(|state| state.result = Some(result));
-        });
-        Ok(watch)
+        Ok(())
     }
 
-    async fn whole(
-        &self,
-        sha256: Sha256Digest,
-        url: &Url,
-        state: &watch::Sender<Resolving>,
-    ) -> Result<(ContentId, u64), Refusal> {
-        let name = url.path_segments().and_then(|mut path| path.next_back().map(str::to_owned));
-        let about = About {
-            name: name.filter(|name| !name.is_empty()),
-            origins: vec![Origin::at(url.as_str())],
-            sha256: Some(sha256),
-        };
-        let filled = |filled| state.send_modify(|state| state.filled = filled);
-        let key = QuarantineKey::Digest(sha256);
-        let (content, bytes) = self
-            .0
-            .fetcher
-            .fetch_whole(key, url, about, filled)
-            .await
-            .map_err(|error| refusal(&error))?;
-        info!(content.id = %content.id(), %sha256, bytes, "filled from its origin");
-        // Where nothing is kept, it stays as long as for a request.
-        drop(self.interest(content.id()));
-        Ok((content.id(), content.geometry().len()))
-    }
-
-    fn interest(&self, id: ContentId) -> Option<Arc<dyn Send + Sync>> {
-        match self.0.keep {
-            Keep::Yes => None,
-            Keep::No => Some(self.0.interests.begin(id, &self.0.tasks, &self.0.stop)),
+    /// Returns where a content may be filled from.
+    fn sources(&self, content: &Content, also: Option<&Url>) -> Vec<SourceAddress> {
+        let recorded = content.about().origins;
+        let mut urls: Vec<Url> =
+            recorded.iter().filter_map(|origin| Url::parse(&origin.url).ok()).collect();
+        if let Some(also) = also.filter(|also| !urls.contains(also)) {
+            urls.push(also.clone());
         }
+        urls.retain(|url| self.0.origins.permits(url).is_ok());
+        urls.into_iter().map(SourceAddress::Origin).collect()
+    }
+
+    /// Takes note that somebody is interested in a content, if it goes when nobody is.
+    fn interest(&self, content: &Content) -> Option<Arc<dyn Send + Sync>> {
+        let interests = self.0.interests.as_ref()?;
+        self.passes(content).then(|| interests.begin(content.id()))
+    }
+
+    /// Returns whether a content may go when nobody is interested: one that can be had again and
+    /// that no order names.
+    fn passes(&self, content: &Content) -> bool {
+        self.0.fetcher.store().standing(content.id()) <= Standing::Unreferenced
+            && !self.sources(content, None).is_empty()
     }
 
     /// Looks a content up, even one of which nothing but its record is left.
@@ -232,25 +253,139 @@ impl Filler {
     }
 
     fn fills(&self) -> MutexGuard<'_, Fills> {
-        // Each change leaves the table whole, so a panic elsewhere does not spoil it.
+        // Each change leaves the tables whole, so a panic elsewhere does not spoil them.
         self.0.fills.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fills {
+    fn running(&self) -> usize {
+        self.contents.len() + self.files.len()
+    }
+}
+
+/// A content that is being filled. However it ends, the next who asks can begin another fill.
+struct Filling {
+    filler: Filler,
+    id: ContentId,
+    arrival: Option<Arrival>,
+    _interest: Option<Arc<dyn Send + Sync>>,
+}
+
+impl Filling {
+    async fn run(self, wanted: Wanted) {
+        let (shared, id) = (&self.filler.0, self.id);
+        let unseen = watch::Sender::new(Progress::default());
+        let filled = tokio::select! {
+            // Cancel-safe: a token stays cancelled.
+            () = shared.stop.cancelled() => return,
+            // Cancel-safe: what was stored stays stored.
+            filled = shared.fetcher.fetch(&wanted, &unseen) => filled,
+        };
+        match filled {
+            Ok(filled) => {
+                let elapsed_ms = filled.report.elapsed.as_millis() as u64;
+                let bytes = filled.report.len;
+                info!(content.id = %id, bytes, elapsed_ms, "filled from its origin");
+                self.filler.fills().failed_contents.succeeded(&id);
+            }
+            Err(error) => {
+                warn!(content.id = %id, error = causes(&error), "not filled");
+                let refusal = refusal(&error);
+                self.filler.fills().failed_contents.failed(id, refusal, Instant::now());
+            }
+        }
+    }
+}
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        let mut fills = self.filler.fills();
+        fills.contents.remove(&self.id);
+        // Within the lock: nobody finds it arriving and not being filled.
+        self.arrival = None;
+    }
+}
+
+/// A vendor's file that is being filled. However it ends, the next who asks can begin another fill.
+struct FillingFile {
+    filler: Filler,
+    sha256: Sha256Digest,
+    url: Url,
+    state: watch::Sender<Resolving>,
+}
+
+impl FillingFile {
+    async fn run(self) {
+        let stop = self.filler.0.stop.clone();
+        let result = tokio::select! {
+            // Cancel-safe: a token stays cancelled.
+            () = stop.cancelled() => Err(Refusal::Draining),
+            // Cancel-safe: what came stays in quarantine and is gone on with.
+            result = self.whole() => result,
+        };
+        {
+            let mut fills = self.filler.fills();
+            let place = (self.sha256, self.url.clone());
+            match &result {
+                Ok(_) => fills.failed_files.succeeded(&place),
+                Err(Refusal::Draining | Refusal::Busy { .. }) => {}
+                Err(refusal) => fills.failed_files.failed(place, refusal.clone(), Instant::now()),
+            }
+        }
+        self.state.send_modify(|state| state.result = Some(result));
+    }
+
+    async fn whole(&self) -> Result<(ContentId, u64), Refusal> {
+        let name = self.url.path_segments().and_then(|mut path| path.next_back());
+        let about = About {
+            name: name.filter(|name| !name.is_empty()).map(str::to_owned),
+            origins: vec![Origin::at(self.url.as_str())],
+            sha256: Some(self.sha256),
+        };
+        let filled = |filled| self.state.send_modify(|state| state.filled = filled);
+        let key = QuarantineKey::Digest(self.sha256);
+        let fetched = self.filler.0.fetcher.fetch_whole(key, &self.url, about, filled).await;
+        let (content, bytes) = fetched.map_err(|error| {
+            warn!(sha256 = %self.sha256, error = causes(&error), "not filled");
+            refusal(&error)
+        })?;
+        info!(content.id = %content.id(), sha256 = %self.sha256, bytes, "filled from its origin");
+        // Where nothing is kept, it stays as long as for a request.
+        drop(self.filler.interest(&content));
+        Ok((content.id(), content.geometry().len()))
+    }
+}
+
+impl Drop for FillingFile {
+    fn drop(&mut self) {
+        self.filler.fills().files.remove(&self.sha256);
     }
 }
 
 impl Gateway for Filler {
     async fn open(&self, id: ContentId, class: Class) -> Result<Served, Refusal> {
         let content = self.look_up(id).await?.ok_or(Refusal::Unknown)?;
-        let interest = self.interest(id);
+        if content.awaits_digest() {
+            return Err(Refusal::Unknown);
+        }
+        let interest = self.interest(&content);
         if content.is_complete() && content.had().is_full() {
             return Ok(Served { content, stored: None, is_filling: false, interest });
         }
-        if !self.fill(&content, class)? {
-            let mut served = self.0.plain.find(id).await?.ok_or(Refusal::Unknown)?;
-            served.interest = interest;
-            return Ok(served);
+        match self.fill(&content, class, None) {
+            Ok(Coming::Filled) => {
+                // Subscribed before what is had is looked at, so that nothing stored is missed.
+                let stored = self.0.fetcher.arrivals().watch(id);
+                return Ok(Served { content, is_filling: stored.is_some(), stored, interest });
+            }
+            Err(refusal) if content.had().is_empty() => return Err(refusal),
+            // What is here is served, though the rest does not come.
+            Ok(Coming::Fetched | Coming::No) | Err(_) => {}
         }
-        let stored = self.0.fetcher.arrivals().watch(id);
-        Ok(Served { content, is_filling: stored.is_some(), stored, interest })
+        let mut served = self.0.plain.find(id).await?.ok_or(Refusal::Unknown)?;
+        served.interest = interest;
+        Ok(served)
     }
 
     async fn resolve(
@@ -262,23 +397,20 @@ impl Gateway for Filler {
     ) -> Result<(ContentId, u64), Refusal> {
         if let Some(id) = self.0.fetcher.store().by_digest(sha256)
             && let Some(content) = self.look_up(id).await?
-            && (content.had().is_full() || self.fill(&content, class)?)
+            && (content.had().is_full() || self.fill(&content, class, Some(&url))? != Coming::No)
         {
             return Ok((id, content.geometry().len()));
         }
         self.0.origins.permits(&url).map_err(|_| Refusal::OriginNotAllowed)?;
-        let mut state = self.fill_digest(sha256, url)?;
-        loop {
-            {
-                let state = state.borrow_and_update();
-                filled.send_replace(state.filled);
-                if let Some(result) = &state.result {
-                    return result.clone();
-                }
+        for _ in 0..JOINS_MAX {
+            let fill = self.fill_file(sha256, &url)?;
+            let (its_own, result) = (fill.url == url, fill.follow(&filled).await);
+            // Another asker named another place for it, which says nothing of this one.
+            if its_own || result.is_ok() {
+                return result;
             }
-            // The task says its result before it goes, unless it was cut off.
-            state.changed().await.map_err(|_| Refusal::Draining)?;
         }
+        Err(Refusal::Busy { retry_ms: RETRY_MS })
     }
 
     fn damaged(&self, id: ContentId, chunk: ChunkIndex) {
@@ -286,12 +418,29 @@ impl Gateway for Filler {
         let filler = self.clone();
         self.0.tasks.spawn(async move {
             let Ok(Some(content)) = filler.look_up(id).await else { return };
-            match filler.fill(&content, Class::Normal) {
-                Ok(true) => {}
-                Ok(false) => warn!(content.id = %id, "it has no origin to be fetched from again"),
+            match filler.fill(&content, Class::Normal, None) {
+                Ok(Coming::Filled | Coming::Fetched) => {}
+                Ok(Coming::No) => warn!(content.id = %id, "it has no origin to be fetched from"),
                 Err(refusal) => warn!(content.id = %id, %refusal, "it is not fetched again yet"),
             }
         });
+    }
+}
+
+impl FileFill {
+    /// Tells how far the fill is, and returns what became of it.
+    async fn follow(mut self, filled: &watch::Sender<Filled>) -> Result<(ContentId, u64), Refusal> {
+        loop {
+            {
+                let state = self.state.borrow_and_update();
+                filled.send_replace(state.filled);
+                if let Some(result) = &state.result {
+                    return result.clone();
+                }
+            }
+            // The task says its result before it goes, unless it was cut off.
+            self.state.changed().await.map_err(|_| Refusal::Draining)?;
+        }
     }
 }
 
@@ -302,6 +451,9 @@ fn refusal(error: &FetchError) -> Refusal {
         FetchError::Digest { .. } => Refusal::DigestDiffers,
         FetchError::Promote(error) if matches!(**error, PromoteError::Mismatch { .. }) => {
             Refusal::DigestDiffers
+        }
+        FetchError::Quarantine(QuarantineError::Busy { .. }) => {
+            Refusal::Busy { retry_ms: RETRY_MS }
         }
         FetchError::Origin(_) | FetchError::NoSource { .. } | FetchError::Unknown { .. } => {
             Refusal::OriginFailed { detail }

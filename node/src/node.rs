@@ -25,7 +25,7 @@ use crate::adopt;
 use crate::config::Config;
 use crate::data::DataFolder;
 use crate::failure::{Failure, Kind};
-use crate::fill::{Filler, Keep};
+use crate::fill::{Filler, Keep, LINGER};
 use crate::http::HttpServer;
 use crate::local::LocalServer;
 use crate::metrics::Meter;
@@ -72,8 +72,9 @@ impl Node {
             Some(origins.clone()),
             Arc::clone(&counters),
         );
-        let keep = if config.store.keep { Keep::Yes } else { Keep::No };
+        let keep = if config.store.keep { Keep::Yes } else { Keep::For(LINGER) };
         let filler = Filler::new(fetcher.clone(), origins.clone(), keep);
+        filler.vacate();
         let meter = Meter::new(store.store().clone(), Arc::clone(&counters), filler.clone());
         let service = NodeService {
             started: Instant::now(),

@@ -1,0 +1,8 @@
+//! A node that fills from origins what its agents ask for, over real sockets on loopback.
+
+mod kept;
+mod known;
+mod origin;
+mod quarantine;
+mod site;
+mod vendor;
