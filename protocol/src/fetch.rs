@@ -291,7 +291,11 @@ impl Fetch {
         }
         match self.claimant {
             None => self.blame_sender(owner, chunk),
-            Some(claimant) if claimant == owner => self.blame_claimant(claimant),
+            Some(claimant) if claimant == owner && chunk == self.geometry.last() => {
+                self.blame_claimant(claimant);
+            }
+            // Its disk may have lost a chunk though its claim is right: the last one will tell.
+            Some(claimant) if claimant == owner => self.blame_sender(owner, chunk),
             // The sender may be honest and the length wrong, so no piece counts against it yet.
             // Two who fail on the last chunk settle it, unless the claimant can still show it: two
             // liars must not be able to have an honest one left.

@@ -163,6 +163,20 @@ fn a_chunk_that_a_source_has_mended_is_asked_for_again_but_only_once() {
     assert_eq!(fetch.poll_ask(now), None);
 }
 
+#[test] // 38, T8
+fn a_chunk_lost_by_the_claimant_says_nothing_of_the_length() {
+    let now = Instant::now();
+    let mut fetch = fetch(100, Some(SourceId(0)), now);
+    fetch.add_source(SourceId(0), Kind::Peer, whole(&fetch), MS);
+    let last = fetch.poll_ask(now).unwrap();
+    assert_eq!(last.chunks, ChunkRange::one(ChunkIndex(99)));
+    let other = fetch.poll_ask(now).unwrap();
+    fetch.handle_corrupt(other.request, other.chunks.start());
+    assert_eq!((fetch.poll_event(), fetch.status(now)), (None, Status::Running));
+    fetch.handle_stored(last.request, last.chunks);
+    assert!(fetch.is_length_proven());
+}
+
 #[test] // 38
 fn a_source_that_finds_a_chunk_damaged_is_asked_again_after_a_while() {
     let now = Instant::now();
