@@ -326,6 +326,8 @@ impl FillingFile {
         };
         {
             let mut fills = self.filler.fills();
+            // Before the result is told: who asks again then must not join what is over.
+            fills.files.remove(&self.sha256);
             let place = (self.sha256, self.url.clone());
             match &result {
                 Ok(_) => fills.failed_files.succeeded(&place),
@@ -359,7 +361,11 @@ impl FillingFile {
 
 impl Drop for FillingFile {
     fn drop(&mut self) {
-        self.filler.fills().files.remove(&self.sha256);
+        let (mut fills, own) = (self.filler.fills(), self.state.subscribe());
+        // It is there only if this fill was cut off; another may have begun since.
+        if fills.files.get(&self.sha256).is_some_and(|fill| fill.state.same_channel(&own)) {
+            fills.files.remove(&self.sha256);
+        }
     }
 }
 
