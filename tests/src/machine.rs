@@ -145,9 +145,25 @@ impl Machine {
     ///
     /// If it does not.
     pub fn node_at(&self, data: &str, more: &[&str]) -> NodeProcess {
+        let node = ["node", "--data", data, "--listen", "127.0.0.1:0"];
+        let (mut child, said) = self.start(&[&node, more].concat(), "listening ");
+        let address = said.strip_prefix("listening ").and_then(|address| address.parse().ok());
+        let Some(address) = address else {
+            drop(child.kill());
+            panic!("the node does not say where it listens: {said:?}");
+        };
+        NodeProcess { child, address }
+    }
+
+    /// Starts a command that goes on until it is told to stop, waits until it prints a line that
+    /// starts with `ready`, and returns that line.
+    ///
+    /// # Panics
+    ///
+    /// If it does not print one.
+    pub fn start(&self, arguments: &[&str], ready: &str) -> (Child, String) {
         let mut child = Command::new(sutler())
-            .args(["node", "--data", data, "--listen", "127.0.0.1:0"])
-            .args(more)
+            .args(arguments)
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -155,21 +171,22 @@ impl Machine {
             .expect("the program runs");
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let (say, said) = mpsc::channel();
-        // Ends with the node's stdout.
+        // Ends with the command's stdout, which is read to its end so that it can go on printing.
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if say.send(line).is_err() {
-                    break;
-                }
+                drop(say.send(line));
             }
         });
-        let line = said.recv_timeout(READY_MAX);
-        let address = line.as_deref().ok().and_then(|line| line.strip_prefix("listening "));
-        let Some(address) = address.and_then(|address| address.parse().ok()) else {
-            drop(child.kill());
-            panic!("the node does not listen: {line:?}");
-        };
-        NodeProcess { child, address }
+        loop {
+            match said.recv_timeout(READY_MAX) {
+                Ok(line) if line.starts_with(ready) => return (child, line),
+                Ok(_) => {}
+                Err(error) => {
+                    drop(child.kill());
+                    panic!("{arguments:?} does not print {ready:?}: {error}");
+                }
+            }
+        }
     }
 }
 
@@ -186,10 +203,7 @@ impl NodeProcess {
     ///
     /// If the signal cannot be sent.
     pub fn end(mut self, signal: &str) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
-        assert!(sent.success());
-        self.child.wait().expect("the node ends")
+        end(&mut self.child, signal)
     }
 }
 
@@ -198,6 +212,18 @@ impl Drop for NodeProcess {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Sends a signal, such as `TERM`, to a command, and returns how it ended.
+///
+/// # Panics
+///
+/// If the signal cannot be sent.
+pub fn end(child: &mut Child, signal: &str) -> ExitStatus {
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
+    assert!(sent.success());
+    child.wait().expect("it ends")
 }
 
 fn with_json<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Vec<std::ffi::OsString> {

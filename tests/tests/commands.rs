@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use sutler_cache::{Store, StoreOptions};
-use sutler_tests::machine::Machine;
+use sutler_tests::machine::{Machine, end};
 
 /// The exit codes of `sutler --help`.
 mod exit {
@@ -377,4 +377,15 @@ fn frames_are_shown_in_words_and_rubbish_is_refused() {
     assert!(shown.contains("Mismatch") && shown.contains("65536"), "{shown}");
     fs::write(machine.path("wire"), &wire[..wire.len() - 1]).expect("a file");
     machine.fails(exit::CORRUPT, ["inspect", "--as", "frames", "wire"]);
+}
+
+#[test]
+fn dev_serves_until_it_is_told_to_stop_and_what_it_says_can_be_typed() {
+    let machine = Machine::new();
+    let bytes = machine.file("large", 1_000_000, 1);
+    let (mut dev, line) = machine.start(&["dev", "--share", "large"], "  sutler fetch ");
+    let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+    machine.ok(words);
+    assert_eq!(fs::read(machine.path("fetched")).expect("written"), bytes);
+    assert_eq!(end(&mut dev, "INT").code(), Some(0));
 }

@@ -78,7 +78,13 @@ impl Dev {
 
     async fn perform(&self, root: &Path, output: Output) -> Result<(), Stop> {
         let stop = runtime::stopped_by_signals()?;
-        let content = self.content(output).await?;
+        let content = tokio::select! {
+            content = self.content(output) => content?,
+            // Cancel-safe: a token stays cancelled.
+            () = stop.cancelled() => {
+                return Err(Failure::new(Kind::Interrupted, "interrupted").into());
+            }
+        };
         let mut config = Config::default();
         if let Content::Packages(packages) = &content {
             config.origin.allow = origins(packages.iter().map(|package| &package.url));

@@ -23,6 +23,7 @@ use url::{Position, Url};
 
 use super::add::is_url;
 use crate::access::{Access, DataArgs};
+use crate::exit::code_of;
 
 /// How long a command waits for its peers' goodbyes.
 const GOODBYE_MAX: Duration = Duration::from_millis(200);
@@ -53,21 +54,29 @@ pub(crate) fn start() -> Result<Runtime, Failure> {
         .map_err(|error| Failure::because(Kind::Internal, "start threads", &error))
 }
 
-/// Returns a token that is cancelled by SIGINT and SIGTERM. Must be called within a runtime.
+/// Returns a token that is cancelled by SIGINT and SIGTERM. A second one ends the process at once.
+/// Must be called within a runtime.
 pub(crate) fn stopped_by_signals() -> Result<CancellationToken, Failure> {
     let failed = |error| Failure::because(Kind::Internal, "wait for signals", &error);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let token = CancellationToken::new();
     let stop = token.clone();
-    // Ends with the first signal, or with the runtime.
+    // Ends with the runtime.
     drop(tokio::spawn(async move {
-        tokio::select! {
-            // Cancel-safe: no signal is lost that was not returned.
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        for signals in 0.. {
+            tokio::select! {
+                // Cancel-safe: no signal is lost that was not returned.
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if signals > 0 {
+                // Whoever asks twice does not want to wait for anything: as a kill, which every
+                // store survives.
+                std::process::exit(code_of(Kind::Interrupted).0.into());
+            }
+            stop.cancel();
         }
-        stop.cancel();
     }));
     Ok(token)
 }
