@@ -12,7 +12,7 @@ use super::site::{Site, brought, bytes, eventually, failed};
 const LEN: usize = 4 << 20;
 const HALF: u64 = (LEN / 2) as u64;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // D2, 33
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // D2, R33
 async fn a_content_is_filled_once_however_many_ask_for_it() {
     let (site, file) = (Site::new(), bytes(LEN + 12_345, 1));
     let origin = Origin::with(&[("/file", &file)]).await;
@@ -96,7 +96,7 @@ async fn a_fill_that_failed_is_told_with_its_reason_and_not_tried_again_at_once(
     assert!(node.machine.store.content(id).unwrap().is_some());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7, 39
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7, R39
 async fn other_bytes_at_the_origin_are_refused_and_the_content_stays_known() {
     let (site, file) = (Site::new(), bytes(LEN, 5));
     let origin = Origin::with(&[("/file", &file)]).await;
@@ -144,7 +144,7 @@ async fn an_origin_that_is_no_longer_allowed_is_not_asked() {
     assert_eq!((origin.ranges().len(), other.ranges().len()), (0, 0));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // 38, T8
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R38, T8
 async fn a_chunk_that_was_damaged_while_the_node_was_stopped_comes_again_from_the_origin() {
     let (site, file) = (Site::new(), bytes(LEN, 10));
     let origin = Origin::with(&[("/file", &file)]).await;
@@ -160,7 +160,7 @@ async fn a_chunk_that_was_damaged_while_the_node_was_stopped_comes_again_from_th
     eventually("it is complete again", || content.is_complete()).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // 38, T8
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R38, T8
 async fn a_chunk_that_was_damaged_while_the_node_ran_is_reported_and_comes_again() {
     let (site, file) = (Site::new(), bytes(LEN, 11));
     let origin = Origin::with(&[("/file", &file)]).await;
@@ -173,7 +173,7 @@ async fn a_chunk_that_was_damaged_while_the_node_ran_is_reported_and_comes_again
     assert_eq!(origin.sent(), 65_536);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // 38, T8
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R38, T8
 async fn a_small_content_that_was_damaged_comes_again_from_the_origin() {
     let (site, file) = (Site::new(), bytes(10_000, 12));
     let origin = Origin::with(&[("/file", &file)]).await;
@@ -186,7 +186,7 @@ async fn a_small_content_that_was_damaged_comes_again_from_the_origin() {
     assert_eq!(origin.sent(), 10_000);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // 38, T8
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R38, T8
 async fn what_is_damaged_and_has_no_origin_is_never_served() {
     let (site, file) = (Site::new(), bytes(10_000, 13));
     let origin = Origin::with(&[]).await;

@@ -27,7 +27,7 @@ async fn a_plain_mirror_is_enough_for_who_knows_the_id() {
     brought(site.agent().fetch(wanted.content, &[&agent]).await, &file);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // N6, T7, 39
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // N6, T7, R39
 async fn other_bytes_than_the_id_says_are_refused_and_nothing_of_them_is_kept() {
     let (site, file) = (Site::new(), bytes(LEN, 2));
     let origin = Origin::with(&[("/file", &bytes(LEN, 3))]).await;

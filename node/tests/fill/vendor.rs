@@ -6,6 +6,7 @@ use sutler_cache::{About, Content};
 use sutler_node::fill::Keep;
 use sutler_protocol::frame::{Class, Refusal};
 use sutler_protocol::{ChunkIndex, ContentId, HashListBuilder, Sha256Digest};
+use sutler_swarm::fetch::Progress;
 use sutler_swarm::gateway::{Filled, Served};
 use sutler_swarm::peer::RequestError;
 use sutler_swarm::{FetchError, Gateway, StoreGateway};
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use url::Url;
 
 use super::origin::Origin;
-use super::site::{Machine, Site, brought, bytes, eventually, failed, sha256};
+use super::site::{Machine, Site, brought, bytes, eventually, failed, sha256, wanted};
 
 const LEN: usize = 4 << 20;
 const HALF: u64 = (LEN / 2) as u64;
@@ -63,7 +64,7 @@ fn quarantined(machine: &Machine) -> usize {
     std::fs::read_dir(machine.dir.join("store/quarantine")).map_or(0, Iterator::count)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // D2, 33
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // D2, R33
 async fn a_vendors_file_is_fetched_once_for_two_who_ask_at_once() {
     let (site, file) = (Site::new(), bytes(LEN, 1));
     let origin = Origin::with(&[("/pool/file.deb", &file)]).await;
@@ -88,6 +89,29 @@ async fn a_vendors_file_is_fetched_once_for_two_who_ask_at_once() {
     assert_eq!(origin.sent(), LEN as u64);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_waits_for_a_vendors_file_hears_how_far_the_node_is() {
+    let (site, file) = (Site::new(), bytes(LEN, 20));
+    let origin = Origin::with(&[("/file", &file)]).await;
+    let node = site.node(&origin);
+    origin.hold_from(HALF);
+    let (agent, from) = (site.agent(), [&node.machine]);
+    let progress = watch::Sender::new(Progress::default());
+    let mut seen = progress.subscribe();
+    let (digest, url) = (sha256(&file), origin.url("/file"));
+    let wanted = wanted(ContentId::of(b""), &from);
+    let letting_go = async {
+        let upstream = seen.wait_for(|progress| progress.is_upstream).await.unwrap().clone();
+        assert_eq!(upstream.len, Some(LEN as u64));
+        assert!((1..=HALF).contains(&upstream.have_bytes), "{upstream:?}");
+        origin.let_go();
+    };
+    let fetching = agent.fetcher.fetch_vendor(digest, &url, wanted, &progress);
+    let (fetched, ()) = tokio::join!(fetching, letting_go);
+    brought(fetched, &file);
+    assert!(!seen.borrow_and_update().is_upstream);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T16
 async fn a_url_that_is_not_allowed_is_not_asked_for() {
     let (site, file) = (Site::new(), bytes(LEN, 2));
@@ -99,7 +123,7 @@ async fn a_url_that_is_not_allowed_is_not_asked_for() {
     assert_eq!(other.ranges().len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7, 39
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7, R39
 async fn a_file_of_another_digest_is_refused_and_nothing_of_it_is_kept() {
     let (site, file) = (Site::new(), bytes(LEN, 3));
     let origin = Origin::with(&[("/file", &bytes(LEN, 4))]).await;
@@ -137,7 +161,7 @@ async fn a_wrong_place_for_a_file_does_not_spoil_the_right_one() {
     brought(honest, &file);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // 34
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R34
 async fn an_origin_that_dies_half_way_is_gone_on_with_where_it_was() {
     let (site, file) = (Site::new(), bytes(LEN, 7));
     let origin = Origin::with(&[("/file", &file)]).await;
@@ -182,7 +206,7 @@ async fn a_file_that_changes_on_the_way_is_begun_anew() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // 34
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R34
 async fn a_node_that_is_stopped_half_way_goes_on_where_it_was() {
     let (site, file) = (Site::new(), bytes(LEN, 11));
     let origin = Origin::with(&[("/file", &file)]).await;
@@ -220,7 +244,7 @@ async fn a_file_that_does_not_fit_the_store_is_refused() {
     assert_eq!(node.machine.store.usage().used_bytes, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7, 39
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7, R39
 async fn a_node_that_names_another_content_is_found_out() {
     let (site, file, other) = (Site::new(), bytes(LEN, 13), bytes(LEN, 14));
     let (liar, lie) = liar(&site, &other);
@@ -233,7 +257,7 @@ async fn a_node_that_names_another_content_is_found_out() {
     assert!(unknown.contains("not known"), "{unknown}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7, 39
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7, R39
 async fn a_node_that_names_a_content_which_is_here_already_is_found_out_too() {
     let (site, file, other) = (Site::new(), bytes(LEN, 15), bytes(LEN, 16));
     let (liar, lie) = liar(&site, &other);
@@ -264,7 +288,7 @@ async fn the_next_node_is_asked_where_one_has_lied() {
     brought(site.agent().fetch_vendor(sha256(&file), &origin.url("/file"), &from).await, &file);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7, 39
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7, R39
 async fn what_awaits_its_digest_is_served_to_nobody() {
     let (site, file) = (Site::new(), Arc::new(bytes(LEN, 19)));
     let agent = site.agent();

@@ -146,7 +146,7 @@ fn nine_liars_of_ten_are_banned_and_the_honest_one_finishes() {
     }
 }
 
-#[test] // 38, T8
+#[test] // R38, T8
 fn a_chunk_that_a_source_has_mended_is_asked_for_again_but_only_once() {
     let now = Instant::now();
     let mut fetch = fetch(1, None, now);
@@ -163,7 +163,7 @@ fn a_chunk_that_a_source_has_mended_is_asked_for_again_but_only_once() {
     assert_eq!(fetch.poll_ask(now), None);
 }
 
-#[test] // 38, T8
+#[test] // R38, T8
 fn a_chunk_lost_by_the_claimant_says_nothing_of_the_length() {
     let now = Instant::now();
     let mut fetch = fetch(100, Some(SourceId(0)), now);
@@ -177,7 +177,7 @@ fn a_chunk_lost_by_the_claimant_says_nothing_of_the_length() {
     assert!(fetch.is_length_proven());
 }
 
-#[test] // 38
+#[test] // R38
 fn a_source_that_finds_a_chunk_damaged_is_asked_again_after_a_while() {
     let now = Instant::now();
     let mut fetch = fetch(1, None, now);
