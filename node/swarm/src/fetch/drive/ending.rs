@@ -113,12 +113,11 @@ impl Drive<'_> {
         Err(no_source(self.wanted.content.to_string(), reasons))
     }
 
+    /// Returns why each source is of no use: one that did nothing wrong lacks what is missing.
     fn reasons(&self) -> Vec<(String, Useless)> {
-        // One that is still there had no more to give.
-        let lacks = || Useless::bad("does not have the rest");
+        let lacks = || Useless::bad("has nothing of what is missing");
         self.sources
             .iter()
-            .filter(|source| source.waiting.is_none())
             .map(|source| {
                 (source.address.to_string(), source.useless.clone().unwrap_or_else(lacks))
             })
