@@ -86,7 +86,7 @@ impl Drive<'_> {
 
     /// No source had a hash list: what an origin sends is believed when the whole agrees.
     async fn without_list(&mut self) -> Result<Outcome, FetchError> {
-        let mut reasons = self.reasons();
+        let mut reasons = self.reasons_of(|source| matches!(source, SourceAddress::Peer(_)));
         for index in 0..self.sources.len() {
             let SourceAddress::Origin(url) = self.sources[index].address.clone() else { continue };
             let key = QuarantineKey::Content(self.wanted.content);
@@ -113,11 +113,16 @@ impl Drive<'_> {
         Err(no_source(self.wanted.content.to_string(), reasons))
     }
 
-    /// Returns why each source is of no use: one that did nothing wrong lacks what is missing.
     fn reasons(&self) -> Vec<(String, Useless)> {
+        self.reasons_of(|_| true)
+    }
+
+    /// Returns why some sources are of no use: one that did nothing wrong lacks what is missing.
+    fn reasons_of(&self, asked: impl Fn(&SourceAddress) -> bool) -> Vec<(String, Useless)> {
         let lacks = || Useless::bad("has nothing of what is missing");
         self.sources
             .iter()
+            .filter(|source| asked(&source.address))
             .map(|source| {
                 (source.address.to_string(), source.useless.clone().unwrap_or_else(lacks))
             })
