@@ -1,13 +1,13 @@
 //! Contents that the node knows and lacks: their hash list vouches for what the origin sends.
 
 use sutler_node::fill::Keep;
-use sutler_swarm::FetchError;
 use sutler_swarm::fetch::{Progress, SourceKind};
+use sutler_swarm::{FetchError, SourceAddress};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::origin::Origin;
-use super::site::{Site, brought, bytes, eventually, failed};
+use super::site::{Site, brought, bytes, eventually, failed, wanted};
 
 const LEN: usize = 4 << 20;
 const HALF: u64 = (LEN / 2) as u64;
@@ -21,8 +21,8 @@ async fn a_content_is_filled_once_however_many_ask_for_it() {
     let mut fetches = JoinSet::new();
     for _ in 0..8 {
         let (agent, node) = (site.agent(), node.machine.address);
-        let mut wanted = super::site::wanted(id, &[]);
-        wanted.sources.push(sutler_swarm::SourceAddress::Peer(node));
+        let mut wanted = wanted(id, &[]);
+        wanted.sources.push(SourceAddress::Peer(node));
         fetches.spawn(async move { agent.fetcher.fetch(&wanted, &watch::Sender::default()).await });
     }
     while let Some(fetched) = fetches.join_next().await {
@@ -76,6 +76,32 @@ async fn a_fill_goes_on_without_who_asked_for_it() {
     origin.let_go();
     eventually("all of it is here", || node.machine.had_bytes(id) == LEN as u64).await;
     brought(site.agent().fetch(id, &[&node.machine]).await, &file);
+    assert_eq!(origin.sent(), file.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // D2
+async fn what_the_node_fetches_for_itself_is_served_and_not_fetched_twice() {
+    let (site, file) = (Site::new(), bytes(LEN, 15));
+    let origin = Origin::with(&[("/file", &file)]).await;
+    let node = site.node(&origin);
+    let id = node.machine.import_and_evict(&file, &origin.url("/file"));
+    origin.hold_from(HALF);
+    let mut its_own = wanted(id, &[]);
+    its_own.sources.push(SourceAddress::Origin(origin.url("/file")));
+    let unseen = watch::Sender::default();
+    let progress = watch::Sender::new(Progress::default());
+    let (mut seen, agent, from) = (progress.subscribe(), site.agent(), [&node.machine]);
+    let asking = async {
+        eventually("some is here", || node.machine.had_bytes(id) > 0).await;
+        let letting_go = async {
+            seen.wait_for(|progress| progress.have_bytes > 0).await.unwrap();
+            origin.let_go();
+        };
+        tokio::join!(agent.fetch_seen(id, &from, &progress), letting_go).0
+    };
+    let (its_own, fetched) = tokio::join!(node.machine.fetcher.fetch(&its_own, &unseen), asking);
+    brought(its_own, &file);
+    brought(fetched, &file);
     assert_eq!(origin.sent(), file.len() as u64);
 }
 
