@@ -50,6 +50,10 @@ pub use many::Each;
 pub use report::{FetchReport, Progress, SourceKind, SourceShare};
 pub use sutler_cache::QuarantineKey;
 
+/// How often a peer that is busy is asked again: a node that fills as much as it may says so every
+/// 2 s, and in two minutes it has some room.
+const BUSY_ATTEMPTS: u32 = 60;
+
 /// How often, and after what wait, a content that is still being written is tried to be forgotten.
 const FORGET_ATTEMPTS: u32 = 50;
 const FORGET_AGAIN: Duration = Duration::from_millis(20);
@@ -310,7 +314,18 @@ impl Fetcher {
             let filled = |Filled { have, len }: Filled| {
                 progress.send_modify(|progress| progress.upstream(have, len));
             };
-            match peer.resolve(sha256, url, wanted.class, filled).await {
+            let mut attempts = BUSY_ATTEMPTS;
+            let resolved = loop {
+                let resolved = peer.resolve(sha256, url, wanted.class, filled).await;
+                match resolved.as_ref().err().and_then(RequestError::busy_for) {
+                    Some(wait) if attempts > 0 => {
+                        attempts -= 1;
+                        tokio::time::sleep(wait).await;
+                    }
+                    _ => break resolved,
+                }
+            };
+            match resolved {
                 Ok((content, _claimed_len)) => return Ok((content, address)),
                 Err(source) => last = Some(FetchError::Resolve { sha256, address, source }),
             }

@@ -27,6 +27,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// agreed on.
 const FILLING_AHEAD_MAX: u64 = 16;
 
+/// How soon, and after how long at the latest, a peer that said it is busy is asked again.
+const BUSY_MIN: Duration = Duration::from_millis(10);
+const BUSY_MAX: Duration = Duration::from_secs(10);
+
 /// A connected peer whose name was checked. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -355,6 +359,16 @@ impl RequestError {
     /// certificate when its client has the connection already, so this is how the client hears.
     pub const fn is_identity(&self) -> bool {
         matches!(self, Self::Connection(Ended::Identity(_)))
+    }
+
+    /// Returns how long a peer that is only busy wants to be left alone, within bounds.
+    pub(crate) fn busy_for(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(Refusal::Busy { retry_ms }) => {
+                Some(Duration::from_millis((*retry_ms).into()).clamp(BUSY_MIN, BUSY_MAX))
+            }
+            _ => None,
+        }
     }
 }
 

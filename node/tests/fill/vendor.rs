@@ -1,6 +1,7 @@
 //! Files that only their vendor's digest names.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use sutler_cache::{About, Content};
 use sutler_node::fill::Keep;
@@ -37,6 +38,46 @@ impl Gateway for Liar {
         _: Class,
         _: watch::Sender<Filled>,
     ) -> Result<(ContentId, u64), Refusal> {
+        Ok(self.says)
+    }
+
+    fn damaged(&self, id: ContentId, chunk: ChunkIndex) {
+        self.plain.damaged(id, chunk);
+    }
+}
+
+/// Is busy a few times before it answers.
+struct Busy {
+    plain: StoreGateway,
+    says: (ContentId, u64),
+    times_left: AtomicU32,
+}
+
+impl Busy {
+    fn is_busy(&self) -> Result<(), Refusal> {
+        let less = |left: u32| left.checked_sub(1);
+        match self.times_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+            Ok(_) => Err(Refusal::Busy { retry_ms: 10 }),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Gateway for Busy {
+    async fn open(&self, id: ContentId, class: Class) -> Result<Served, Refusal> {
+        self.is_busy()?;
+        self.plain.open(id, class).await
+    }
+
+    async fn resolve(
+        &self,
+        _: Sha256Digest,
+        _: Url,
+        _: Class,
+        _: watch::Sender<Filled>,
+    ) -> Result<(ContentId, u64), Refusal> {
+        self.is_busy()?;
+        self.times_left.store(3, Ordering::SeqCst);
         Ok(self.says)
     }
 
@@ -276,6 +317,16 @@ async fn a_node_that_names_a_content_which_is_here_already_is_found_out_too() {
     let error = agent.fetch_vendor(sha256(&file), &url, &[&liar]).await.err().unwrap();
     assert!(matches!(error, FetchError::Digest { .. }), "{error}");
     assert_eq!(agent.had_bytes(lie), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_is_busy_is_asked_again() {
+    let (site, file) = (Site::new(), bytes(LEN, 21));
+    let says = (ContentId::of(&file), file.len() as u64);
+    let node = site.node_of(|plain| Busy { plain, says, times_left: AtomicU32::new(3) });
+    node.import(&file, None);
+    let url = "http://vendor.example/file".parse().unwrap();
+    brought(site.agent().fetch_vendor(sha256(&file), &url, &[&node]).await, &file);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7

@@ -50,6 +50,8 @@ pub(super) struct Useless {
     pub(super) is_identity: bool,
     /// Whether it was once connected, so that trying again may help.
     pub(super) may_return: bool,
+    /// How long to wait where it was only busy.
+    pub(super) busy_for: Option<Duration>,
 }
 
 /// Connects to a source and asks what it has, and for the hash list if that is `wanted`.
@@ -136,6 +138,7 @@ impl Useless {
                     | RequestError::Broken(_)
                     | RequestError::Refused(Refusal::Draining)
             ) && !error.is_identity(),
+            busy_for: error.busy_for(),
         }
     }
 
@@ -145,11 +148,18 @@ impl Useless {
             is_unknown: false,
             is_identity: matches!(error, ConnectError::Identity { .. }),
             may_return: matches!(error, ConnectError::Silent { .. } | ConnectError::Failed { .. }),
+            busy_for: None,
         }
     }
 
     pub(super) fn bad(reason: &str) -> Self {
-        Self { reason: reason.to_owned(), is_unknown: false, is_identity: false, may_return: false }
+        Self {
+            reason: reason.to_owned(),
+            is_unknown: false,
+            is_identity: false,
+            may_return: false,
+            busy_for: None,
+        }
     }
 
     fn violation(error: &dyn std::error::Error) -> Self {

@@ -12,7 +12,7 @@ use tracing::debug;
 use super::Drive;
 use crate::fetch::introduce::{Introduced, Link, Useless, introduce};
 use crate::fetch::report::SourceKind;
-use crate::fetch::{FetchError, SourceAddress, blocking};
+use crate::fetch::{BUSY_ATTEMPTS, FetchError, SourceAddress, blocking};
 use crate::gateway::causes;
 use crate::peer::RequestError;
 
@@ -34,6 +34,8 @@ pub(super) struct Source {
     pub(super) is_partial: bool,
     pub(super) is_refreshing: bool,
     pub(super) returns: u32,
+    /// How often it said that it is busy when it was to introduce itself.
+    busy_times: u32,
     /// Bytes that came with its introduction.
     pub(super) inline_bytes: u64,
 }
@@ -89,6 +91,13 @@ impl Drive<'_> {
     ) -> Result<(), FetchError> {
         let introduced = match introduced {
             Ok(introduced) => introduced,
+            Err(Useless { busy_for: Some(after), .. })
+                if self.sources[index].busy_times < BUSY_ATTEMPTS =>
+            {
+                self.sources[index].busy_times += 1;
+                self.introduce(index, after);
+                return Ok(());
+            }
             Err(useless) if self.sources[index].returns > 0 && useless.may_return => {
                 self.comes_back_later(index, useless.reason);
                 return Ok(());
@@ -220,6 +229,7 @@ impl Source {
             is_partial: false,
             is_refreshing: false,
             returns: 0,
+            busy_times: 0,
             inline_bytes: 0,
         }
     }
