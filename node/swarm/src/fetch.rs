@@ -30,6 +30,7 @@ use sutler_cache::{
     About, CheckpointError, CommitError, CompleteError, Content, CreateError, EvictError,
     PromoteError, QuarantineError, ReadError, Store,
 };
+use sutler_protocol::fetch::Reason;
 use sutler_protocol::frame::Class;
 use sutler_protocol::{ContentId, Sha256Digest};
 use tokio::sync::watch;
@@ -229,6 +230,7 @@ impl Fetcher {
         let started = Instant::now();
         let mut sources = wanted.sources.clone();
         let mut report = FetchReport::new(wanted.content);
+        let mut liars = Vec::new();
         loop {
             let outcome = self.drive(wanted, &sources, &mut report, progress).await;
             if matches!(outcome, Err(FetchError::Digest { .. }))
@@ -238,7 +240,7 @@ impl Fetcher {
                 // complete before is right, and the claim was wrong.
                 self.forget(wanted.content).await?;
             }
-            match outcome? {
+            match outcome.map_err(|error| error.with_sources(&liars))? {
                 Outcome::Complete(content) => {
                     report.finish(content.geometry().len(), started.elapsed());
                     self.count(&report);
@@ -249,6 +251,7 @@ impl Fetcher {
                     self.forget(wanted.content).await?;
                     if let Some(claimant) = claimant {
                         sources.retain(|source| *source != claimant);
+                        liars.push((claimant.to_string(), Reason::WrongLength.to_string()));
                     }
                     report.begin_again();
                 }
@@ -366,6 +369,16 @@ impl Fetcher {
             counter.add(share.bytes);
             self.counters.wasted_bytes.add(share.wasted_bytes);
         }
+    }
+}
+
+impl FetchError {
+    /// Names also the sources that were left before the last attempt.
+    fn with_sources(mut self, left: &[(String, String)]) -> Self {
+        if let Self::NoSource { sources, .. } | Self::Identity { sources, .. } = &mut self {
+            sources.extend_from_slice(left);
+        }
+        self
     }
 }
 

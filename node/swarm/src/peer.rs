@@ -23,6 +23,9 @@ use crate::wire::{self, ReceiveError};
 /// still filling (it does so every 5 s).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long the other machine may take to acknowledge a request, whatever it is busy with.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(2_400);
+
 /// How many more times than once a second a peer may say how far its fill has come. Every 5 s is
 /// agreed on.
 const FILLING_AHEAD_MAX: u64 = 16;
@@ -270,10 +273,29 @@ impl Peer {
             .open_bi()
             .await
             .map_err(|error| RequestError::Connection(error.into()))?;
+        let heard = self.connection.stats().udp_rx.datagrams;
         wire::send(&mut send, request).await.map_err(|error| self.broken(error.into()))?;
         send.finish().map_err(|error| self.broken(error.into()))?;
-        let answer = self.receive(&mut receive).await?;
-        Ok((answer, receive))
+        tokio::select! {
+            // Which of the two is dropped does not matter: the request ends with either.
+            answer = self.receive(&mut receive) => Ok((answer?, receive)),
+            () = self.stays_silent(heard) => {
+                self.close(CloseCode::Done);
+                Err(RequestError::Connection(Ended::Silence))
+            }
+        }
+    }
+
+    /// Waits until a request would have been acknowledged by any living machine, and returns if
+    /// nothing has come since `heard` datagrams had.
+    ///
+    /// Whether a kept connection still leads to anybody shows only when it is used: the word that
+    /// ended it may have been lost, and to wait for the idle time-out would take half a minute.
+    async fn stays_silent(&self, heard: u64) {
+        tokio::time::sleep(ACKNOWLEDGED_WITHIN).await;
+        if self.connection.stats().udp_rx.datagrams > heard {
+            std::future::pending().await
+        }
     }
 
     async fn receive<F: Frame>(&self, stream: &mut RecvStream) -> Result<F, RequestError> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sutler_protocol::close::CloseCode;
 use sutler_protocol::fetch::Kind;
 use sutler_protocol::frame::{Body, Class, Holding, Opened, Refusal};
 use sutler_protocol::geometry::{CHUNK_BYTES_MIN, ChunkIndex};
@@ -11,6 +12,7 @@ use url::Url;
 use super::links::Links;
 use super::report::SourceKind;
 use super::{FetchError, SourceAddress};
+use crate::ended::Ended;
 use crate::gateway::causes;
 use crate::identity::Role;
 use crate::peer::{ConnectError, Peer, RequestError};
@@ -68,10 +70,22 @@ pub(super) async fn introduce(
         SourceAddress::Peer(address) => address,
         SourceAddress::Origin(url) => return Ok(Introduced::origin(url)),
     };
-    let peer = links.peer(address, class).await.map_err(|error| Useless::unconnected(&error))?;
-    let (opened, body) =
-        peer.open(content, list, class).await.map_err(|error| Useless::of(&error))?;
-    Introduced::peer(peer, content, opened, &body)
+    let unconnected = |error| Useless::unconnected(&error);
+    let mut peer = links.peer(address, class).await.map_err(unconnected)?;
+    let mut answer = peer.open(content, list, class).await;
+    if let Err(RequestError::Connection(ended)) = &answer
+        && !matches!(ended, Ended::Identity(_))
+    {
+        // One that was kept from earlier may lead to a process that is no more.
+        peer = links.peer(address, class).await.map_err(unconnected)?;
+        answer = peer.open(content, list, class).await;
+    }
+    let (opened, body) = answer.map_err(|error| Useless::of(&error))?;
+    let introduced = Introduced::peer(peer.clone(), content, opened, &body);
+    if introduced.is_err() {
+        peer.close(CloseCode::BadFrame);
+    }
+    introduced
 }
 
 impl Introduced {

@@ -1,0 +1,226 @@
+//! What befalls a transfer on its way: lines that drop and move, processes that end, servers that shut
+//! down, and sources that are themselves still fetching.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sutler_cache::{Store, StoreOptions};
+use sutler_protocol::close::CloseCode;
+use sutler_protocol::frame::{Answer, Body, ChunksRequest, Class, Open, Refusal, Request};
+use sutler_protocol::geometry::{CHUNK_BYTES_MIN, PIECE_CHUNKS};
+use sutler_protocol::serve::STEP_BYTES_MAX;
+use sutler_swarm::fetch::SourceKind;
+use sutler_swarm::identity::Role;
+use tokio::sync::watch;
+
+use super::machines::{
+    Organisation, Setup, add, bytes, eventually, read, soon, unseen, wanted, wanted_of,
+};
+use super::raw::{RawClient, RawServer, Sample};
+use super::relay::{Line, Relay};
+
+const CHUNK: usize = CHUNK_BYTES_MIN as usize;
+
+fn chunks_of(sample: &Sample, start: u32, end: u32, class: Class) -> Request {
+    Request::Chunks(ChunksRequest {
+        content: sample.id(),
+        len: sample.len(),
+        start,
+        end,
+        skip_bytes: 0,
+        class,
+        deadline_ms: 0,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // Row 34
+async fn a_connection_that_drops_in_mid_transfer_is_made_again() {
+    let organisation = Organisation::new();
+    let sample = Sample::new(bytes(160 * CHUNK, 1));
+    // Each of its first connections breaks in the middle of the third answer.
+    let times = Arc::new(AtomicU32::new(0));
+    let node = RawServer::start(&organisation, &sample, move |mut talk| {
+        let times = times.clone();
+        async move {
+            let Request::Chunks(asked) = talk.request.clone() else { return talk.honest().await };
+            let time = times.fetch_add(1, Ordering::Relaxed);
+            if time % 3 == 2 && time < 10 {
+                let bytes = talk.sample.asked_for(&asked);
+                talk.say(&Answer::Chunks { bytes: bytes.len() as u64 }).await;
+                talk.say_bytes(&bytes[..bytes.len() / 2]).await;
+                talk.connection.close(CloseCode::Draining.code().into(), b"");
+                return;
+            }
+            talk.honest().await;
+        }
+    });
+    let agent = organisation.agent();
+    let wanted = wanted_of(sample.id(), [node.address]);
+    let fetched = soon("it completes", agent.fetcher.fetch(&wanted, &unseen())).await.unwrap();
+    assert_eq!(read(&fetched.content), *sample.bytes);
+    assert_eq!(fetched.report.sources[0].left, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_client_whose_address_changes_in_mid_transfer_completes() {
+    let organisation = Organisation::new();
+    let sent = bytes(400 * CHUNK, 2);
+    let node = organisation.node();
+    let id = add(&node.store, &sent).id();
+    let relay = Relay::start(node.address, Line::MovesAfter(100)).await;
+    let agent = organisation.agent();
+    let wanted = wanted_of(id, [relay.address]);
+    let fetched = soon("it completes", agent.fetcher.fetch(&wanted, &unseen())).await.unwrap();
+    assert_eq!(read(&fetched.content), sent);
+    assert_eq!(node.counters.connections_opened.value(), 1, "it is the same connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // Row 34
+async fn a_fetch_that_is_dropped_costs_a_part_of_a_chunk_for_each_request() {
+    let organisation = Organisation::new();
+    let sample = Sample::new(bytes(100 * CHUNK, 3));
+    // It answers each request up to the middle of a chunk, and then no more.
+    let stalling = RawServer::start(&organisation, &sample, |mut talk| async move {
+        let Request::Chunks(asked) = talk.request.clone() else { return talk.honest().await };
+        let bytes = talk.sample.asked_for(&asked);
+        talk.say(&Answer::Chunks { bytes: bytes.len() as u64 }).await;
+        talk.say_bytes(&bytes[..bytes.len() - CHUNK / 2]).await;
+        std::future::pending::<()>().await;
+    });
+    let agent = organisation.agent();
+    let dropped = {
+        let fetcher = agent.fetcher.clone();
+        let wanted = wanted_of(sample.id(), [stalling.address]);
+        tokio::spawn(async move { fetcher.fetch(&wanted, &unseen()).await.map(drop) })
+    };
+    // The last chunk and three pieces: all of their whole chunks.
+    let whole = 3 * (PIECE_CHUNKS - 1);
+    let had = || {
+        let content = agent.store.content(sample.id()).unwrap();
+        content.map_or(0, |content| content.had().count())
+    };
+    eventually("all whole chunks are stored", || had() == whole).await;
+    dropped.abort();
+    assert!(dropped.await.unwrap_err().is_cancelled());
+
+    // The process ends without a word to the store, and another begins on the same folder.
+    let (folder, options) =
+        (agent.folder.clone(), StoreOptions { bytes_max: None, free_bytes_min: 0 });
+    agent.stop.cancel();
+    agent.server.await.unwrap();
+    drop((agent.fetcher, agent.store));
+    let mut reopened = None;
+    eventually("the store is free", || {
+        reopened = Store::open(&folder, options).ok();
+        reopened.is_some()
+    })
+    .await;
+    drop(reopened);
+    let node = organisation.node();
+    add(&node.store, &sample.bytes);
+    let again = organisation.set_up(Setup { folder: Some(folder), ..Setup::of(Role::Agent) });
+    let wanted = wanted(sample.id(), &[&node]);
+    let fetched = again.fetcher.fetch(&wanted, &unseen()).await.unwrap();
+    assert_eq!(read(&fetched.content), *sample.bytes);
+    let kept = u64::from(whole) * CHUNK_BYTES_MIN;
+    assert_eq!(fetched.report.disk_bytes, kept);
+    assert_eq!(fetched.report.bytes_from(SourceKind::Node), sample.len() - kept);
+    assert_eq!(node.counters.served_bytes.value(), sample.len() - kept, "nothing came twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // D6
+async fn what_is_still_arriving_is_passed_on() {
+    let organisation = Organisation::new();
+    let sample = Sample::new(bytes(64 * CHUNK, 4));
+    // The node gives the last chunk and a piece, and the rest when the other agent has of it.
+    let go = watch::Sender::new(false);
+    let gate = go.subscribe();
+    let node = RawServer::start(&organisation, &sample, move |talk| {
+        let mut gate = gate.clone();
+        async move {
+            if let Request::Chunks(asked) = &talk.request
+                && (16..63).contains(&asked.start)
+            {
+                gate.wait_for(|open| *open).await.unwrap();
+            }
+            talk.honest().await;
+        }
+    });
+    let (first, second) = (organisation.agent(), organisation.agent());
+    let from_node = wanted_of(sample.id(), [node.address]);
+    let from_first = wanted(sample.id(), &[&first]);
+    let had = |store: &Store| {
+        let content = store.content(sample.id()).unwrap();
+        content.map_or(0, |content| content.had().count())
+    };
+    let fetcher = first.fetcher.clone();
+    let one = tokio::spawn(async move { fetcher.fetch(&from_node, &unseen()).await });
+    eventually("the first has a piece", || had(&first.store) == 17).await;
+    let fetcher = second.fetcher.clone();
+    let two = tokio::spawn(async move { fetcher.fetch(&from_first, &unseen()).await });
+    eventually("the second has it too", || had(&second.store) == 17).await;
+    go.send_replace(true);
+    let one = soon("the first completes", one).await.unwrap().unwrap();
+    let two = soon("the second completes", two).await.unwrap().unwrap();
+    assert_eq!(read(&one.content), *sample.bytes);
+    assert_eq!(read(&two.content), *sample.bytes);
+    assert_eq!(two.report.bytes_from(SourceKind::Peer), sample.len());
+    assert_eq!(two.report.wasted_bytes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_urgent_answer_holds_the_others_back_until_it_is_sent() {
+    let organisation = Organisation::new();
+    let sample = Sample::new(bytes(64 * CHUNK, 5));
+    let node = organisation.node();
+    add(&node.store, &sample.bytes);
+    // It reads nothing, so that its answer stays on the way.
+    let mut narrow = quinn::TransportConfig::default();
+    narrow.stream_receive_window((CHUNK as u32).into());
+    let urgent = RawClient::connect_with(&organisation, node.address, narrow).await.unwrap();
+    let transport = quinn::TransportConfig::default();
+    let normal = RawClient::connect_with(&organisation, node.address, transport).await.unwrap();
+    let _unread = urgent.ask(&chunks_of(&sample, 0, 64, Class::Urgent)).await;
+    let buffered = || node.counters.served_bytes.value();
+    eventually("the urgent answer waits for its reader", || buffered() == STEP_BYTES_MAX).await;
+    let mut held = normal.ask(&chunks_of(&sample, 0, 4, Class::Normal)).await;
+    eventually("the request has come", || node.counters.requests.value() == 2).await;
+    assert_eq!(buffered(), STEP_BYTES_MAX, "nothing is sent beside the urgent");
+    urgent.connection.close(0_u32.into(), b"");
+    let came = soon("it is sent then", held.read_to_end(5 * CHUNK)).await.unwrap();
+    assert!(came.ends_with(&sample.bytes[3 * CHUNK..4 * CHUNK]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_shutdown_lets_a_running_answer_arrive_and_takes_nothing_new() {
+    let organisation = Organisation::new();
+    let sample = Sample::new(bytes(128 * CHUNK, 6));
+    let node = organisation.node();
+    add(&node.store, &sample.bytes);
+    let client = RawClient::connect(&organisation, node.address).await;
+    let asked = chunks_of(&sample, 0, 128, Class::Normal);
+    let (answer, mut running) = client.answer(&asked).await.unwrap();
+    assert_eq!(answer, Answer::Chunks { bytes: sample.len() });
+    node.stop.cancel();
+
+    let open =
+        Request::Open(Open { content: sample.id(), body: Body::Nothing, class: Class::Normal });
+    // The first ones may still be in time.
+    let refused = soon("new requests are refused", async {
+        loop {
+            match client.answer(&open).await.unwrap().0 {
+                Answer::Opened(_) => {}
+                answer => return answer,
+            }
+        }
+    });
+    assert_eq!(refused.await, Answer::Refused(Refusal::Draining));
+    let transport = quinn::TransportConfig::default();
+    let late = RawClient::connect_with(&organisation, node.address, transport).await;
+    assert!(late.is_err(), "newcomers are turned away at once");
+
+    let body = soon("all of it arrives", running.read_to_end(sample.bytes.len())).await.unwrap();
+    assert!(body == *sample.bytes);
+    assert_eq!(client.close_code().await, u64::from(CloseCode::Draining.code()));
+    soon("the server ends", node.server).await.unwrap();
+}
