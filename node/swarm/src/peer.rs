@@ -294,7 +294,7 @@ impl Peer {
     async fn stays_silent(&self, heard: u64) {
         tokio::time::sleep(ACKNOWLEDGED_WITHIN).await;
         if self.connection.stats().udp_rx.datagrams > heard {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

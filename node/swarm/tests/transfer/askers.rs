@@ -212,7 +212,7 @@ async fn reports_about_good_chunks_are_looked_at_a_few_times_and_no_more() {
     assert!(content.is_complete() && content.had().is_full());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T8, row 38
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T8, R38
 async fn a_bit_that_flips_on_disk_is_refused_reported_and_not_served_again() {
     let organisation = Organisation::new();
     let sample = Sample::new(bytes(20 * CHUNK, 7));
@@ -249,7 +249,7 @@ async fn a_bit_that_flips_on_disk_is_refused_reported_and_not_served_again() {
     assert_eq!(fetched.report.disk_bytes, 19 * CHUNK_BYTES_MIN);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T8, row 38
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T8, R38
 async fn a_bit_that_flips_while_stopped_is_never_served() {
     let organisation = Organisation::new();
     let sample = Sample::new(bytes(20 * CHUNK, 8));

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use sutler_cache::{Store, StoreOptions};
 use sutler_protocol::close::CloseCode;
@@ -33,7 +34,7 @@ fn chunks_of(sample: &Sample, start: u32, end: u32, class: Class) -> Request {
     })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // Row 34
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R34
 async fn a_connection_that_drops_in_mid_transfer_is_made_again() {
     let organisation = Organisation::new();
     let sample = Sample::new(bytes(160 * CHUNK, 1));
@@ -75,7 +76,24 @@ async fn a_client_whose_address_changes_in_mid_transfer_completes() {
     assert_eq!(node.counters.connections_opened.value(), 1, "it is the same connection");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // Row 34
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_connection_kept_to_a_process_that_is_no_more_is_made_again_at_once() {
+    let organisation = Organisation::new();
+    let sent = [bytes(2 * CHUNK, 7), bytes(3 * CHUNK, 8)];
+    let (before, after) = (organisation.node(), organisation.node());
+    let relay = Relay::start(before.address, Line::Whole).await;
+    let agent = organisation.agent();
+    for (node, sent) in [before, after].iter().zip(sent) {
+        relay.lead_to(node.address);
+        let wanted = wanted_of(add(&node.store, &sent).id(), [relay.address]);
+        let fetched = soon("it arrives", agent.fetcher.fetch(&wanted, &unseen())).await.unwrap();
+        assert_eq!(read(&fetched.content), sent);
+        // Far from the half minute after which silence ends a connection.
+        assert!(fetched.report.elapsed < Duration::from_secs(15), "{:?}", fetched.report.elapsed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R34
 async fn a_fetch_that_is_dropped_costs_a_part_of_a_chunk_for_each_request() {
     let organisation = Organisation::new();
     let sample = Sample::new(bytes(100 * CHUNK, 3));

@@ -95,14 +95,17 @@ struct Breach {
     code: Option<CloseCode>,
 }
 
-fn breaches() -> Vec<Breach> {
-    let breach = |what, manner, reason, code| Breach { what, manner, reason, code };
-    let bad_frame = Some(CloseCode::BadFrame);
-    let raw = |bytes: &'static [u8]| {
-        with_chunks(move |mut talk, _| async move {
-            talk.say_bytes(bytes).await;
-        })
-    };
+fn breach(
+    what: &'static str,
+    manner: Manner,
+    reason: &'static str,
+    code: impl Into<Option<CloseCode>>,
+) -> Breach {
+    Breach { what, manner, reason, code: code.into() }
+}
+
+/// Raw bytes that are not what was asked for.
+fn of_bytes() -> Vec<Breach> {
     vec![
         breach(
             "more bytes than were asked for",
@@ -112,7 +115,7 @@ fn breaches() -> Vec<Breach> {
                 talk.chunks(announced, &bytes).await;
             }),
             "more bytes than were asked for",
-            Some(CloseCode::TooMuch),
+            CloseCode::TooMuch,
         ),
         breach(
             "another number of bytes announced",
@@ -120,7 +123,7 @@ fn breaches() -> Vec<Breach> {
                 talk.chunks(u64::MAX, &bytes).await;
             }),
             "another number of bytes",
-            bad_frame,
+            CloseCode::BadFrame,
         ),
         breach(
             "too few bytes",
@@ -141,6 +144,18 @@ fn breaches() -> Vec<Breach> {
             "broke off",
             None,
         ),
+    ]
+}
+
+/// Frames that are none, or of another kind.
+fn of_frames() -> Vec<Breach> {
+    let bad_frame = CloseCode::BadFrame;
+    let raw = |bytes: &'static [u8]| {
+        with_chunks(move |mut talk, _| async move {
+            talk.say_bytes(bytes).await;
+        })
+    };
+    vec![
         // T5: nothing is allocated for what is claimed.
         breach("a frame of 4 GiB", raw(&[0xff; 4096]), "broke the protocol", bad_frame),
         breach("garbage", raw(b"\0\0\0\x05\x01\xee\xee\xee\xee"), "broke the protocol", bad_frame),
@@ -153,6 +168,13 @@ fn breaches() -> Vec<Breach> {
             "an answer to another request",
             bad_frame,
         ),
+    ]
+}
+
+/// Claims about the content that contradict themselves.
+fn of_claims() -> Vec<Breach> {
+    let bad_frame = CloseCode::BadFrame;
+    vec![
         breach(
             "an endless hash list",
             with_opened(|opened, _| opened.body_bytes = u32::MAX),
@@ -210,7 +232,8 @@ async fn whoever_breaks_the_protocol_is_named_and_nothing_is_lost_by_it() {
     let sample = Sample::new(bytes(40 * CHUNK - 100, 1));
     let node = organisation.node();
     add(&node.store, &sample.bytes);
-    for Breach { what, manner, reason, code } in breaches() {
+    let breaches = of_bytes().into_iter().chain(of_frames()).chain(of_claims());
+    for Breach { what, manner, reason, code } in breaches {
         let agent = organisation.agent();
         let mut liar = RawServer::start(&organisation, &sample, move |talk| manner(talk));
         let wanted = wanted_of(sample.id(), [liar.address]);
@@ -241,7 +264,7 @@ async fn whoever_breaks_the_protocol_is_named_and_nothing_is_lost_by_it() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7, D6, row 39
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T7, D6, R39
 async fn nine_liars_of_ten_store_no_byte_and_are_found_out() {
     let organisation = Organisation::new();
     let sample = Sample::new(bytes(160 * CHUNK, 2));
@@ -322,7 +345,7 @@ async fn a_silent_peer_and_one_that_trickles_hold_nobody_up() {
     let sample = Sample::new(bytes(64 * CHUNK, 4));
     let silent = with_chunks(|talk, _| async move {
         let _open = talk;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     });
     let trickling = with_chunks(|mut talk, bytes| async move {
         talk.say(&Answer::Chunks { bytes: bytes.len() as u64 }).await;

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What a test waits for at most. Far more than it takes: machines that run tests are busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A machine of the test's organisation.
 pub(super) struct Machine {
@@ -206,8 +206,6 @@ pub(super) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Waits for something that must come.
 pub(super) async fn soon<T>(what: &str, coming: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, coming).await {
-        Ok(came) => came,
-        Err(_) => panic!("never: {what}"),
-    }
+    let came = tokio::time::timeout(PATIENCE, coming).await;
+    came.unwrap_or_else(|_| panic!("never: {what}"))
 }

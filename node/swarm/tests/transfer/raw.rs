@@ -183,7 +183,9 @@ impl Talk {
         match self.request.clone() {
             Request::Chunks(asked) => {
                 let mut bytes = self.sample.asked_for(&asked);
-                bytes.iter_mut().for_each(|byte| *byte = !*byte);
+                for byte in &mut bytes {
+                    *byte = !*byte;
+                }
                 self.chunks(bytes.len() as u64, &bytes).await;
             }
             _ => self.honest().await,

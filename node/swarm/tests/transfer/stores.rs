@@ -14,6 +14,9 @@ use super::machines::{Organisation, Setup, add, begin, bytes, commit, read, soon
 
 const CHUNK: usize = CHUNK_BYTES_MIN as usize;
 
+/// A fault at an operation, and the chunks that were had before it.
+type Planned = dyn Fn(u64) -> (Fault, u32) + Sync;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_store_without_room_says_so_and_loses_nothing() {
     let organisation = Organisation::new();
@@ -45,7 +48,7 @@ async fn a_disk_that_fails_in_mid_transfer_is_named_and_what_was_had_stays() {
     let full = |at| (Fault::Full(at), 0);
     let error = |at| (Fault::Error(at), 8);
     // From the first operation of the fetch to one in the middle of it.
-    let faults: [(u64, &dyn Fn(u64) -> (Fault, u32)); 6] =
+    let faults: [(u64, &Planned); 6] =
         [(0, &full), (4, &full), (0, &error), (3, &error), (20, &error), (60, &error)];
     for (after, fault) in faults {
         let disk = Faulty::new();
