@@ -28,10 +28,11 @@ impl Inner {
         let refused = |source| ReadError::Read { content: id, source };
         let (slots, record) = match self.read_record(id) {
             Ok(found) => found,
-            Err(RecordError::Read(error)) if error.kind() == io::ErrorKind::NotFound => {
+            // A start that believed the index has not looked for records that are gone.
+            Err(error) if is_absent(&error) && self.index.summary(id).is_none() => {
                 return Ok(None);
             }
-            Err(RecordError::Damaged) => {
+            Err(error) if is_absent(&error) || matches!(error, RecordError::Damaged) => {
                 self.recover(id);
                 match self.read_record(id) {
                     Ok(found) => found,
@@ -40,6 +41,11 @@ impl Inner {
             }
             Err(source) => return Err(ReadError::Record { content: id, source }),
         };
+        if !record.complete && self.index.summary(id).is_some_and(|known| known.complete) {
+            // Its newest slot is gone, and the one before is believed.
+            tracing::warn!(content.id = %id, "record has lost its newest slot");
+            self.correct(&record);
+        }
         let Some(hashes) = self.read_list(&record, given).map_err(refused)? else {
             return Ok(None);
         };
@@ -177,4 +183,8 @@ fn both(one: &ChunkRanges, other: &ChunkRanges) -> ChunkRanges {
         both.remove(chunk);
     }
     both
+}
+
+fn is_absent(error: &RecordError) -> bool {
+    matches!(error, RecordError::Read(error) if error.kind() == io::ErrorKind::NotFound)
 }

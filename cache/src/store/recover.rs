@@ -27,11 +27,7 @@ impl Inner {
         match self.record_of_files(id) {
             Ok(Some(record)) => {
                 tracing::warn!(content.id = %id, complete = record.complete, "record rebuilt");
-                let row = record.row();
-                let known_bytes = self.index.summary(id).map_or(0, |summary| summary.had_bytes);
-                self.quota.free(known_bytes);
-                self.quota.found(row.summary.had_bytes);
-                self.index.put(&row);
+                self.correct(&record);
             }
             Ok(None) => {
                 self.forget(id);
@@ -43,6 +39,14 @@ impl Inner {
             }
             Err(error) => tracing::warn!(content.id = %id, %error, "record not rebuilt"),
         }
+    }
+
+    /// Lets index and account say what a record says.
+    pub(super) fn correct(&self, record: &Record) {
+        let row = record.row();
+        self.quota.free(self.index.summary(record.id).map_or(0, |known| known.had_bytes));
+        self.quota.found(row.summary.had_bytes);
+        self.index.put(&row);
     }
 
     /// Moves a file out of the way, where a human can look at it.
