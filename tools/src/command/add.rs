@@ -2,7 +2,7 @@
 //!
 //! The files are opened here, with the user's rights, even where another process owns the store.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -118,12 +118,15 @@ impl Add {
     fn open(&self, path: &Path) -> Result<(File, AddFile), Failure> {
         let failed =
             |error| Failure::because(Kind::File, format!("read {}", path.display()), &error);
+        let regular = |meta: &Metadata| {
+            let what = || format!("{} is not a regular file", path.display());
+            if meta.is_file() { Ok(()) } else { Err(Failure::new(Kind::File, what())) }
+        };
+        // Before it is opened: to open a pipe is to wait for its writer.
+        regular(&fs::metadata(path).map_err(failed)?)?;
         let file = File::open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
-        if !meta.is_file() {
-            let what = format!("{} is not a regular file", path.display());
-            return Err(Failure::new(Kind::File, what));
-        }
+        regular(&meta)?;
         let request = AddFile {
             name: path.file_name().map(|name| name.to_string_lossy().into_owned()),
             bytes: meta.len(),
