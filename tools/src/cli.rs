@@ -99,12 +99,7 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
                 let text = error.to_string();
                 let what = text.lines().next().unwrap_or_default();
                 let what = what.strip_prefix("error: ").unwrap_or(what);
-                let failure = Failure::new(Kind::Usage, what);
-                let code = exit::code_of(failure.kind).0;
-                let json = serde_json::json!({ "error": {
-                    "kind": failure.kind, "exit_code": code, "message": failure.what,
-                }});
-                drop(Output::new(Form::Json).json(&json));
+                Output::new(Form::Json).error(&Failure::new(Kind::Usage, what));
             }
             exit::code_of(Kind::Usage).into()
         }

@@ -73,17 +73,19 @@ impl Output {
         }
     }
 
+    /// Tells scripts why the command failed.
+    pub(crate) fn error(self, failure: &Failure) {
+        let error = json!({ "error": {
+            "kind": failure.kind, "exit_code": exit::code_of(failure.kind).0,
+            "message": failure.what, "causes": failure.causes, "help": failure.help,
+        }});
+        // If nobody reads it, there is nobody to tell.
+        drop(self.json(&error));
+    }
+
     /// Says why the command failed: to people on stderr, to scripts as the last line on stdout.
     pub(crate) fn failed(self, failure: &Failure) {
-        if self.form == Form::Json {
-            let code = exit::code_of(failure.kind).0;
-            let error = json!({ "error": {
-                "kind": failure.kind, "exit_code": code, "message": failure.what,
-                "causes": failure.causes, "help": failure.help,
-            }});
-            // If nobody reads it, there is nobody to tell.
-            drop(self.json(&error));
-        }
+        self.error(failure);
         let mut stderr = anstream::stderr().lock();
         drop(writeln!(stderr, "error: {failure}"));
         if let Some(help) = &failure.help {
