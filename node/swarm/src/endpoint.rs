@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use quinn::TokioRuntime;
 
@@ -20,6 +21,9 @@ const INCOMING_BYTES_MAX: u64 = 4 << 20;
 
 /// Bytes of early packets buffered for one handshake: a certificate chain and little more.
 const INCOMING_BYTES_EACH: u64 = 32 << 10;
+
+/// How long a goodbye may take: it is one packet, and nobody has to answer it.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
 
 /// A QUIC endpoint with this machine's identity. Cheap to clone; all clones share one socket.
 #[derive(Clone, Debug)]
@@ -113,10 +117,14 @@ impl Endpoint {
         Ok(Peer::new(connection, name, address))
     }
 
-    /// Closes every connection and waits until the other sides know.
+    /// Closes every connection and waits until the other sides know, for a bounded time: one that
+    /// never answered would be waited for as long again as it was silent.
+    ///
+    /// Cancel-safe: closing was begun.
     pub async fn close(&self) {
         self.quinn.close(crate::wire::code(sutler_protocol::close::CloseCode::Done), b"");
-        self.quinn.wait_idle().await;
+        // Beyond it the system tells the other side that the port is closed, if it still asks.
+        drop(tokio::time::timeout(GOODBYE_MAX, self.quinn.wait_idle()).await);
     }
 
     pub(crate) const fn quinn(&self) -> &quinn::Endpoint {
