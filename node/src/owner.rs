@@ -3,7 +3,7 @@
 //! A command opens the store, does one thing and closes it. A node opens it for as long as it runs
 //! and lets commands in through [`crate::local`]. Both do the same things the same way: here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
@@ -199,6 +199,8 @@ impl StoreOwner for OpenStore {
     fn verify(&self, progress: OnProgress<'_>) -> Result<Verified, Failure> {
         let entries = self.store.list();
         let bytes = entries.iter().map(|entry| entry.had_bytes).sum();
+        let complete: Vec<ContentId> =
+            entries.iter().filter(|entry| entry.complete).map(|entry| entry.id).collect();
         let mut verified = Verified { contents: entries.len() as u64, ..Verified::default() };
         let mut damaged: BTreeMap<ContentId, Damage> = BTreeMap::new();
         let damage = |content: ContentId| {
@@ -222,6 +224,15 @@ impl StoreOwner for OpenStore {
             let told = Progress { subject, bytes_had: verified.bytes, bytes: Some(bytes) };
             if progress(told).is_break() {
                 return Err(failures::interrupted());
+            }
+        }
+        // A file that is gone or was cut has no bytes that could be wrong.
+        let whole: BTreeSet<ContentId> =
+            self.store.list().iter().filter(|now| now.complete).map(|now| now.id).collect();
+        for id in complete.into_iter().filter(|id| !whole.contains(id)) {
+            let found = damaged.entry(id).or_insert_with(damage(id));
+            if found.chunks.is_empty() && found.reason.is_none() {
+                found.reason = Some("its files were lost or cut".to_owned());
             }
         }
         verified.damaged = damaged.into_values().collect();
