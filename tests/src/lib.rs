@@ -5,10 +5,16 @@
 //! | May this test skip itself? | [`skips`] |
 //! | Where is the program under test? | [`program`] |
 //! | What does a user have and type? | [`machine`] |
+//! | What of a command that is killed? | [`running`] |
+//! | What if everything is killed, again and again? | [`torture`] |
+//! | What chance decides? | [`random`] |
 
 pub mod machine;
 pub mod program;
+pub mod random;
+pub mod running;
 pub mod skips;
+pub mod torture;
 
 pub use program::sutler;
 pub use skips::skip;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::program::sutler;
+use crate::running::Running;
 
 /// How long a node may take to say that it listens, on a machine that builds meanwhile.
 const READY_MAX: Duration = Duration::from_mins(1);
@@ -50,6 +51,12 @@ impl Machine {
         self.folder.path().join(name)
     }
 
+    /// Leaves everything where it is when this goes, and returns where that is.
+    pub fn keep(&mut self) -> &Path {
+        self.folder.disable_cleanup(true);
+        self.folder.path()
+    }
+
     /// Writes a file of `len` bytes that depend on `seed`, and returns them.
     ///
     /// # Panics
@@ -72,10 +79,47 @@ impl Machine {
     ///
     /// If it cannot be run.
     pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
-        let mut command = Command::new(sutler());
+        self.command(arguments).output().expect("the program runs")
+    }
+
+    /// Prepares `sutler` to run here.
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        self.other(sutler(), arguments)
+    }
+
+    /// Prepares `sutler` for somebody to whom permissions apply: root without its powers.
+    pub fn powerless<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        if !rustix::process::geteuid().is_root() {
+            return self.command(arguments);
+        }
+        let mut command = self.other("setpriv", ["--bounding-set=-all", "--inh-caps=-all"]);
+        command.arg(sutler()).args(arguments);
+        command
+    }
+
+    /// Prepares another program to run here.
+    pub fn other<S: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
         command.env_remove("SUTLER_DATA").env_remove("SUTLER_LOG");
-        command.output().expect("the program runs")
+        command
+    }
+
+    /// Starts `sutler`; what it prints goes to files that begin with `output`.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    pub fn spawn<S: AsRef<OsStr>>(
+        &self,
+        output: &str,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Running {
+        Running::start(&mut self.command(arguments), &self.path(output))
     }
 
     /// Runs what must succeed, and returns what it printed on stdout.
@@ -145,7 +189,16 @@ impl Machine {
     ///
     /// If it does not.
     pub fn node_at(&self, data: &str, more: &[&str]) -> NodeProcess {
-        let node = ["node", "--data", data, "--listen", "127.0.0.1:0"];
+        self.node_listening("127.0.0.1:0", data, more)
+    }
+
+    /// Starts a node that listens at an address, and waits until it does.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    pub fn node_listening(&self, listen: &str, data: &str, more: &[&str]) -> NodeProcess {
+        let node = ["node", "--data", data, "--listen", listen];
         let (mut child, said) = self.start(&[&node, more].concat(), "listening ");
         let address = said.strip_prefix("listening ").and_then(|address| address.parse().ok());
         let Some(address) = address else {
@@ -162,13 +215,8 @@ impl Machine {
     ///
     /// If it does not print one.
     pub fn start(&self, arguments: &[&str], ready: &str) -> (Child, String) {
-        let mut child = Command::new(sutler())
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
+        let mut child =
+            self.command(arguments).stdout(Stdio::piped()).spawn().expect("the program runs");
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let (say, said) = mpsc::channel();
         // Ends with the command's stdout, which is read to its end so that it can go on printing.
@@ -197,6 +245,11 @@ impl Default for Machine {
 }
 
 impl NodeProcess {
+    /// Returns its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, such as `TERM`, and returns how the node ended.
     ///
     /// # Panics

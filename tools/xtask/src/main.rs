@@ -37,6 +37,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Kills servers and clients at random moments of transfers and of `add`, and checks what is left.
+    Torture {
+        /// How many processes are killed.
+        #[arg(long, default_value_t = 100)]
+        kills: u32,
+        /// What chance follows from; the clock where it is not given.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// The fuzz targets of tests/fuzz, as many at a time as there are cores.
     Fuzz {
         /// How long each of them runs; 0 replays the seeds and what was found before.
@@ -67,6 +76,7 @@ fn run(task: &Task) -> anyhow::Result<()> {
         Task::Check => steps::check(root),
         Task::Tidy => steps::tidy(root),
         Task::Test { arguments } => steps::test(arguments),
+        Task::Torture { kills, seed } => steps::torture(*kills, *seed),
         Task::Fuzz { minutes, targets } => fuzz::fuzz(*minutes, targets),
     }
 }

@@ -45,6 +45,17 @@ pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
     run(tests)
 }
 
+/// Kills `kills` processes in the course of transfers, as chance decides that follows from `seed`.
+pub(crate) fn torture(kills: u32, seed: Option<u64>) -> anyhow::Result<()> {
+    run(cargo(["build", "--package", "sutler"]))?;
+    let mut torture = cargo(["run", "--package", "sutler-tests", "--bin", "torture", "--"]);
+    torture.args(["--kills", &kills.to_string()]);
+    if let Some(seed) = seed {
+        torture.args(["--seed", &seed.to_string()]);
+    }
+    run(torture)
+}
+
 /// Returns the cargo that runs this program, with its first arguments.
 pub(crate) fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

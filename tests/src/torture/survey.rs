@@ -1,0 +1,60 @@
+//! What a killed client has left of a content in its data file, held against the original.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use sutler_protocol::Geometry;
+
+/// What lies in a data file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Survey {
+    /// Bytes of the chunks that are there whole.
+    pub(super) whole_bytes: u64,
+    /// Chunks of which something is there, and not all.
+    pub(super) torn_chunks: u64,
+}
+
+/// Compares the data file at `path` with the original; one that is absent has nothing.
+pub(super) fn survey(path: &Path, original: &[u8]) -> Survey {
+    let geometry = Geometry::of(original.len() as u64).expect("a content is not too long");
+    let zeros = vec![0; geometry.chunk_bytes() as usize];
+    let data = match fs::read(path) {
+        Ok(data) => data,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Survey::default(),
+        Err(error) => panic!("read {}: {error}", path.display()),
+    };
+    assert!(data.len() <= original.len(), "{} is too long", path.display());
+    let mut found = Survey::default();
+    for (chunk, right) in original.chunks(zeros.len()).enumerate() {
+        let start = (chunk * zeros.len()).min(data.len());
+        let there = &data[start..(start + right.len()).min(data.len())];
+        if there == right {
+            found.whole_bytes += right.len() as u64;
+        } else if there != &zeros[..there.len()] {
+            found.torn_chunks += 1;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_whole_absent_or_torn() {
+        const CHUNK: usize = 64 * 1024;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("data");
+        let original: Vec<u8> = (0..CHUNK * 3 + 5).map(|i| i as u8 | 1).collect();
+        assert_eq!(survey(&path, &original), Survey::default());
+
+        let mut data = original.clone();
+        data[CHUNK..CHUNK * 2].fill(0);
+        data[CHUNK * 2 + 10..CHUNK * 3].fill(0);
+        fs::write(&path, &data).expect("written");
+        let found = survey(&path, &original);
+        assert_eq!(found, Survey { whole_bytes: CHUNK as u64 + 5, torn_chunks: 1 });
+    }
+}
