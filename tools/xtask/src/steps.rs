@@ -38,8 +38,9 @@ pub(crate) fn tidy(root: &Path) -> anyhow::Result<()> {
 /// Runs every test of the workspace, after seeing to the programs that they need.
 pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
     debian::provide()?;
-    // The end-to-end tests run the program itself, which `cargo test` alone would not build.
-    run(cargo(["build", "--workspace", "--bins"]))?;
+    // The end-to-end tests run the programs themselves, which `cargo test` alone would not build.
+    // All targets, so that features are those of the tests and nothing is built twice.
+    run(cargo(["build", "--workspace", "--all-targets"]))?;
     let mut tests = cargo(["test", "--workspace"]);
     tests.args(arguments);
     run(tests)
