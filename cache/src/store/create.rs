@@ -153,6 +153,8 @@ impl Inner {
         about: &About,
         reservation: Reservation,
     ) -> Result<Content, CreateError> {
+        // A small one has no file yet; its first will be data, which only a scan can find.
+        self.index.unsettle();
         let id = hashes.id();
         let geometry = hashes.geometry();
         let mut state = State::new(geometry.chunks(), about.clone().bounded(), today());
@@ -178,7 +180,6 @@ impl Inner {
     /// Makes list, data and record, each durable before a name of theirs is relied on.
     fn make_files(&self, shared: &Shared) -> io::Result<()> {
         let id = shared.id();
-        self.index.unsettle();
         self.make_folder(id)?;
         let list = self.backend.open(&layout::file(id, Kind::List), Open::Create)?;
         list.set_len(0)?;
