@@ -12,6 +12,7 @@
 //!   file is compared with the original, chunk by chunk ([`survey`]). A chunk of which some bytes
 //!   were written and not all is torn; there may be one for each request that was open. Every
 //!   whole one must count as `disk` in the next fetch that ends, to the byte: it is not fetched again.
+//!   A content of one chunk may be, as the one chunk of its one request.
 //!
 //! The survey cannot see what the killed process had in its memory and what was on its way to it.
 //! The node's own count of bytes sent shows those; the tally has them as `sent again`. They depend
@@ -57,8 +58,10 @@ pub struct Tally {
     pub survival_max: Duration,
     /// Contents that `add` or `fetch` had acknowledged, each of which was found again.
     pub acknowledged: u32,
-    /// Content bytes that were on the client's disk when it was killed and were not fetched again.
+    /// Content bytes that were whole chunks on the client's disk when it was killed.
     pub kept_bytes: u64,
+    /// Of these, those that were fetched again.
+    pub again_bytes: u64,
     /// Chunks that were torn by a kill.
     pub torn_chunks: u64,
     /// The most that one kill has torn.
@@ -131,8 +134,8 @@ impl fmt::Display for Tally {
         )?;
         writeln!(
             f,
-            "{} bytes lay on disks when clients died, and none of them was fetched again",
-            self.kept_bytes
+            "{} bytes lay on disks when clients died, {} of them were fetched again",
+            self.kept_bytes, self.again_bytes
         )?;
         writeln!(
             f,
