@@ -54,6 +54,12 @@ enum Task {
         /// Those to run; all where none is named.
         targets: Vec<String>,
     },
+    /// What is fast and what is not: the jobs of benches/, all of them where none is named.
+    Bench {
+        /// Handed to `sutler-bench` as they are.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -78,5 +84,6 @@ fn run(task: &Task) -> anyhow::Result<()> {
         Task::Test { arguments } => steps::test(arguments),
         Task::Torture { kills, seed } => steps::torture(*kills, *seed),
         Task::Fuzz { minutes, targets } => fuzz::fuzz(*minutes, targets),
+        Task::Bench { arguments } => steps::bench(arguments),
     }
 }

@@ -57,6 +57,17 @@ pub(crate) fn torture(kills: u32, seed: Option<u64>) -> anyhow::Result<()> {
     run(torture)
 }
 
+/// Builds what is measured and what measures, and runs it.
+pub(crate) fn bench(arguments: &[String]) -> anyhow::Result<()> {
+    run(cargo(["build", "--release", "-p", "sutler", "-p", "sutler-benches"]))?;
+    // Not by `cargo run`, which would build for one package what was just built for two.
+    let here = std::env::current_exe()?;
+    let target = here.ancestors().nth(2).context("xtask lies two folders below its target")?;
+    let mut bench = Command::new(target.join("release").join("sutler-bench"));
+    bench.args(arguments);
+    run(bench)
+}
+
 /// Returns the cargo that runs this program, with its first arguments.
 pub(crate) fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
