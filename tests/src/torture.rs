@@ -9,7 +9,7 @@
 //! - *No wrong byte.* Every file under its own name hashes to its content id; at the end every
 //!   store is verified, and everything that was acknowledged is fetched once more by a fresh client.
 //! - *At most one chunk of each open request is fetched again.* After each kill the client's data
-//!   file is compared with the original, chunk by chunk ([`survey`]). A chunk of which some bytes
+//!   file is compared with the original, chunk by chunk (`survey`). A chunk of which some bytes
 //!   were written and not all is torn; there may be one for each request that was open. Every
 //!   whole one must count as `disk` in the next fetch that ends, to the byte: it is not fetched again.
 //!   A content of one chunk may be, as the one chunk of its one request.
