@@ -13,10 +13,13 @@
 //! - in flight per source: goodput x 2 x the least round trip, within bounds;
 //! - a request that takes [`SLOW_FACTOR`] times as long as another source would need is taken over;
 //! - what is left at the end is asked for twice where that helps, but never of the vendor;
+//! - a vendor is asked for one thing at a time until it has shown that it gives parts; one that
+//!   sends the whole instead is read to the end, and no other is asked for what that brings;
 //! - two bad pieces, or a chunk that is bad twice, ban a source; two stalls leave it.
 //!
 //! Invariants:
-//! - a chunk is asked for at most twice at a time, and never twice of one source at a time;
+//! - a chunk is asked for at most twice at a time, and never twice of one source at a time; a whole
+//!   that was sent unasked counts once more;
 //! - nothing here blocks, reads a clock, or panics on what a source sent.
 
 mod choice;
@@ -31,8 +34,8 @@ use crate::frame::Refusal;
 use crate::geometry::{ChunkIndex, Geometry};
 use crate::ranges::{ChunkRange, ChunkRanges};
 use choice::Random;
-use source::Source;
 pub use source::{Kind, SourceReport};
+use source::{Parts, Source};
 
 /// How much longer than expected a request may take before another source takes it over.
 pub const SLOW_FACTOR: u32 = 3;
@@ -268,13 +271,16 @@ impl Fetch {
             self.forget(chunk);
             if let Some(source) = self.sources.get_mut(&owner) {
                 source.settle(bytes, fresh);
-                source.faults = 0;
+                // Who sends again and again what is had must not be asked for ever.
+                if fresh {
+                    source.faults = 0;
+                }
             }
         }
         if chunks.contains(self.geometry.last()) {
             self.claimant = None;
         }
-        self.cancel_superfluous(id);
+        self.cancel_superfluous();
     }
 
     /// Takes note that a chunk of a request's answer did not verify, and decides who is to blame.
@@ -334,12 +340,38 @@ impl Fetch {
         }
     }
 
-    /// Takes note that a vendor's server gives no parts of a file. It is asked for all of it at
-    /// once, and what is had already comes again.
-    pub fn handle_whole_only(&mut self, id: SourceId) {
-        if let Some(source) = self.sources.get_mut(&id) {
-            source.kind = Kind::WholeVendor;
-            source.paused_until = None;
+    /// Takes note that a request is being answered with the part that was asked for: from now on
+    /// its source may be asked for several at a time.
+    pub fn handle_part(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get(&id) else { return };
+        if let Some(source) = self.sources.get_mut(&request.source) {
+            source.parts = Parts::Given;
+        }
+    }
+
+    /// Takes note that a request is being answered with the whole content, from its first byte.
+    ///
+    /// The request is for all of it from now on, and whatever else its source owes is cancelled.
+    /// So is the request itself where another vendor brings what is missing.
+    pub fn handle_whole(&mut self, id: RequestId, now: Instant) {
+        let Some(owner) = self.requests.get(&id).map(|request| request.source) else { return };
+        if let Some(source) = self.sources.get_mut(&owner) {
+            source.parts = Parts::Never;
+        }
+        let is_wanted = !self.another_vendor_brings(owner, now);
+        let superfluous: Vec<RequestId> = self
+            .requests
+            .iter()
+            .filter(|(other, request)| request.source == owner && (**other != id || !is_wanted))
+            .map(|(other, _)| *other)
+            .collect();
+        for other in superfluous {
+            self.close(other);
+            self.events.push_back(Event::Cancel(other));
+        }
+        if is_wanted {
+            self.close(id);
+            self.book(id, owner, self.geometry.all(), now);
         }
     }
 
@@ -455,6 +487,12 @@ impl Fetch {
     fn open(&mut self, id: SourceId, chunks: ChunkRange, now: Instant) -> Ask {
         let request = RequestId(self.next_request);
         self.next_request += 1;
+        self.book(request, id, chunks, now);
+        Ask { request, source: id, chunks }
+    }
+
+    /// Enters a request in the books.
+    fn book(&mut self, request: RequestId, id: SourceId, chunks: ChunkRange, now: Instant) {
         for chunk in chunks.iter() {
             self.asked[chunk.0 as usize] += 1;
         }
@@ -474,7 +512,6 @@ impl Fetch {
             due,
         };
         self.requests.insert(request, opened);
-        Ask { request, source: id, chunks }
     }
 
     /// Takes a request off the books; what it did not settle may be asked for again.
@@ -500,15 +537,14 @@ impl Fetch {
         }
     }
 
-    /// Stops the requests, other than `winner`, of which nothing is missing any more.
-    fn cancel_superfluous(&mut self, winner: RequestId) {
+    /// Stops the requests that still owe something of which nothing is missing any more.
+    fn cancel_superfluous(&mut self) {
         let superfluous: Vec<RequestId> = self
             .requests
             .iter()
-            .filter(|(id, request)| {
-                **id != winner
-                    && ChunkRange::new(request.next, request.chunks.end())
-                        .is_some_and(|rest| !rest.iter().any(|chunk| self.missing.contains(chunk)))
+            .filter(|(_, request)| {
+                ChunkRange::new(request.next, request.chunks.end())
+                    .is_some_and(|rest| !rest.iter().any(|chunk| self.missing.contains(chunk)))
             })
             .map(|(id, _)| *id)
             .collect();

@@ -41,6 +41,8 @@ struct Simulated {
     /// Holds the chunks of which this bit (by the chunk's index modulo 16) is set.
     held: u16,
     kind: Kind,
+    /// Answers with all of the content, whatever it is asked for. Only a vendor does.
+    gives_whole: bool,
 }
 
 /// A request as the simulated network sees it.
@@ -71,8 +73,11 @@ fn sources() -> impl Strategy<Value = Vec<Simulated>> {
     ];
     let held = prop_oneof![2 => Just(u16::MAX), 1 => any::<u16>()];
     let kind = prop_oneof![5 => Just(Kind::Peer), 1 => Just(Kind::Vendor)];
-    let source = (manner, 1..4_000_u64, held, kind).prop_map(|(manner, rate, held, kind)| {
-        Simulated { manner, bytes_per_tick: rate * 100, held, kind }
+    let source = (manner, 1..4_000_u64, held, kind, any::<bool>());
+    let source = source.prop_map(|(manner, rate, held, kind, gives_whole)| {
+        let gives_whole = gives_whole && kind == Kind::Vendor;
+        let held = if gives_whole { u16::MAX } else { held };
+        Simulated { manner, bytes_per_tick: rate * 100, held, kind, gives_whole }
     });
     vec(source, 1..10)
 }
@@ -120,6 +125,8 @@ impl Crowd {
             let source = &self.sources[ask.source.0 as usize];
             let held = source.held(self.geometry);
             assert!(held.contains_range(ask.chunks), "{ask:?} is not held there");
+            let is_vendor = |id: SourceId| self.sources[id.0 as usize].kind == Kind::Vendor;
+            let is_whole = source.gives_whole && ask.chunks == self.geometry.all();
             for chunk in ask.chunks.iter() {
                 let same = self
                     .open
@@ -127,9 +134,13 @@ impl Crowd {
                     .filter(|open| open.ask.chunks.contains(chunk) && chunk >= open.next);
                 let askers: Vec<SourceId> = same.map(|open| open.ask.source).collect();
                 assert!(!askers.contains(&ask.source), "{chunk} is asked twice of one source");
-                assert!(askers.len() < 2, "{chunk} is asked for by {askers:?} already");
+                assert!(askers.len() < 2 || is_whole, "{chunk} is asked for by {askers:?} already");
                 assert!(
-                    askers.is_empty() || source.kind == Kind::Peer,
+                    source.kind == Kind::Peer || !askers.iter().any(|id| is_vendor(*id)),
+                    "{chunk} is asked of two vendors"
+                );
+                assert!(
+                    askers.is_empty() || source.kind == Kind::Peer || is_whole,
                     "{chunk} is asked twice, the second time of the vendor"
                 );
             }
@@ -175,6 +186,15 @@ impl Crowd {
         let Some(open) = self.open.iter_mut().find(|open| open.ask.request == request) else {
             return;
         };
+        let source = &self.sources[open.ask.source.0 as usize];
+        if source.gives_whole && open.ask.chunks != self.geometry.all() {
+            (open.ask.chunks, open.next) = (self.geometry.all(), ChunkIndex(0));
+            self.fetch.handle_whole(request, self.now);
+            return self.obey();
+        }
+        if source.kind == Kind::Vendor {
+            self.fetch.handle_part(request);
+        }
         open.bytes += share;
         self.fetch.handle_bytes(request, share, self.now);
         while open.bytes >= CHUNK_BYTES_MIN && open.next < open.ask.chunks.end() {
@@ -218,7 +238,9 @@ impl Crowd {
 
 /// An honest source that has everything and moves 20 MB/s.
 fn good() -> Simulated {
-    Simulated { manner: Manner::Honest, bytes_per_tick: 100_000, held: u16::MAX, kind: Kind::Peer }
+    let manner = Manner::Honest;
+    let (held, kind) = (u16::MAX, Kind::Peer);
+    Simulated { manner, bytes_per_tick: 100_000, held, kind, gives_whole: false }
 }
 
 proptest! {

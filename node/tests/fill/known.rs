@@ -136,16 +136,6 @@ async fn other_bytes_at_the_origin_are_refused_and_the_content_stays_known() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_origin_that_sends_only_whole_files_fills_too() {
-    let (site, file) = (Site::new(), bytes(2 * LEN, 7));
-    let origin = Origin::with(&[("/file", &file)]).await;
-    origin.without_ranges();
-    let node = site.node(&origin);
-    let id = node.machine.import_and_evict(&file, &origin.url("/file"));
-    brought(site.agent().fetch(id, &[&node.machine]).await, &file);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_origin_that_breaks_off_is_asked_for_the_rest() {
     let (site, file) = (Site::new(), bytes(LEN, 8));
     let origin = Origin::with(&[("/file", &file)]).await;

@@ -3,6 +3,7 @@
 mod kept;
 mod known;
 mod origin;
+mod parts;
 mod quarantine;
 mod site;
 mod vendor;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::source::Source;
+use super::source::{Parts, Source};
 use super::{Fetch, Kind, Request, SourceId};
 use crate::geometry::{ChunkIndex, PieceIndex};
 use crate::ranges::ChunkRange;
@@ -21,8 +21,8 @@ impl Fetch {
         if !source.has_room(now) {
             return None;
         }
-        if source.kind == Kind::WholeVendor {
-            return (!self.missing.is_empty()).then(|| self.geometry.all());
+        if source.parts == Parts::Never {
+            return self.is_whole_wanted(id, now).then(|| self.geometry.all());
         }
         if let Some(last) = self.last_chunk_first(id, source) {
             return Some(last);
@@ -31,6 +31,32 @@ impl Fetch {
             Some(run) => Some(run),
             None => self.second_asking(id, now),
         }
+    }
+
+    /// Returns whether a vendor other than this one is bringing what is missing, or could be asked
+    /// for it. To have all of it from this one too would cost the line a second copy.
+    pub(super) fn another_vendor_brings(&self, id: SourceId, now: Instant) -> bool {
+        let free = |source: &Source| {
+            let held = |chunk: &ChunkIndex| source.held.contains(*chunk);
+            source.parts == Parts::Given
+                && source.has_room(now)
+                && self.missing.iter().any(|chunk| held(&chunk))
+        };
+        self.sources.iter().any(|(other, source)| {
+            *other != id
+                && source.kind == Kind::Vendor
+                && source.is_live()
+                && (source.requests > 0 || free(source))
+        })
+    }
+
+    /// Returns whether all of a content is to be asked of a vendor that gives no parts: something
+    /// is missing that it has, that nobody was asked for, and that no other vendor brings.
+    fn is_whole_wanted(&self, id: SourceId, now: Instant) -> bool {
+        let Some(source) = self.sources.get(&id) else { return false };
+        let unasked = |chunk: ChunkIndex| self.asked[chunk.0 as usize] == 0;
+        self.missing.iter().any(|chunk| unasked(chunk) && source.held.contains(chunk))
+            && !self.another_vendor_brings(id, now)
     }
 
     /// Returns whether a request that is due would come sooner from another source.

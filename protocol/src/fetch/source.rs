@@ -25,10 +25,21 @@ const MEASURE_OVER: Duration = Duration::from_millis(200);
 pub enum Kind {
     /// A peer or node, over QUIC.
     Peer,
-    /// A vendor's server, over HTTP: every byte of it crosses the site's line.
+    /// A vendor's server, over HTTP: every byte of it crosses the site's line. It may turn out to
+    /// give a file whole or not at all.
     Vendor,
-    /// A vendor's server that gives a file whole or not at all.
-    WholeVendor,
+}
+
+/// Whether a source gives parts of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parts {
+    /// It does.
+    Given,
+    /// Its first answer will tell. Until then it is asked for one thing at a time: were it to send
+    /// the whole in answer to each of several requests, each would cost the line all of it.
+    Unknown,
+    /// It gives all or nothing.
+    Never,
 }
 
 /// What a source gave in the course of a fetch.
@@ -47,6 +58,7 @@ pub struct SourceReport {
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) kind: Kind,
+    pub(super) parts: Parts,
     pub(super) held: ChunkRanges,
     pub(super) rtt: Duration,
     pub(super) requests: u32,
@@ -66,8 +78,13 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(kind: Kind, held: ChunkRanges, rtt: Duration) -> Self {
+        let parts = match kind {
+            Kind::Peer => Parts::Given,
+            Kind::Vendor => Parts::Unknown,
+        };
         Self {
             kind,
+            parts,
             held,
             rtt,
             requests: 0,
@@ -98,10 +115,10 @@ impl Source {
         if self.faults > 0 {
             return self.requests == 0;
         }
-        let requests_max = match self.kind {
-            Kind::Peer => REQUESTS_PEER_MAX,
-            Kind::Vendor => REQUESTS_VENDOR_MAX,
-            Kind::WholeVendor => 1,
+        let requests_max = match (self.kind, self.parts) {
+            (Kind::Peer, _) => REQUESTS_PEER_MAX,
+            (Kind::Vendor, Parts::Given) => REQUESTS_VENDOR_MAX,
+            (Kind::Vendor, Parts::Unknown | Parts::Never) => 1,
         };
         let enough = self.rate.is_none_or(|rate| self.in_flight_bytes >= wanted(rate, self.rtt));
         self.requests < if enough { REQUESTS_MIN.min(requests_max) } else { requests_max }

@@ -271,25 +271,113 @@ fn a_busy_source_is_asked_again_when_it_said() {
     assert!(fetch.poll_ask(now + 250 * MS).is_some());
 }
 
-#[test]
-fn a_vendor_without_ranges_is_asked_for_all_of_it_at_once() {
+fn asks(fetch: &mut Fetch, now: Instant) -> Vec<Ask> {
+    std::iter::from_fn(|| fetch.poll_ask(now)).collect()
+}
+
+#[test] // D2
+fn a_vendor_is_asked_for_one_thing_until_it_has_shown_that_it_gives_parts() {
     let now = Instant::now();
-    let vendor = SourceId(0);
-    let mut fetch = fetch(40, None, now);
-    fetch.add_source(vendor, Kind::Vendor, whole(&fetch), MS);
-    let first = fetch.poll_ask(now).unwrap();
-    while fetch.poll_ask(now).is_some() {}
-    fetch.handle_end(first.request, End::Later(now), now);
-    fetch.handle_whole_only(vendor);
-    assert_eq!(fetch.poll_ask(now), None, "its other requests are not over");
-    for request in 1..3 {
-        fetch.handle_end(RequestId(request), End::Later(now), now);
-    }
+    let mut fetch = fetch(200, None, now);
+    fetch.add_source(SourceId(0), Kind::Vendor, whole(&fetch), MS);
+    let first = asks(&mut fetch, now);
+    assert_eq!(first.len(), 1);
+    fetch.handle_part(first[0].request);
+    assert_eq!(asks(&mut fetch, now).len(), 3, "four are in flight");
+    // A part that breaks off says nothing else of it.
+    fetch.handle_end(first[0].request, End::Failed("reset".to_owned()), now);
+    assert_eq!(asks(&mut fetch, now), [], "one that failed proves itself anew");
+}
+
+#[test] // D2, N6
+fn a_vendor_that_sends_the_whole_is_read_to_its_end_and_asked_nothing_more() {
+    let now = Instant::now();
+    let mut fetch = fetch(100, None, now);
+    fetch.add_source(SourceId(0), Kind::Vendor, whole(&fetch), MS);
     let ask = fetch.poll_ask(now).unwrap();
-    assert_eq!(ask.chunks, fetch.geometry.all());
-    assert_eq!(fetch.poll_ask(now), None);
-    fetch.handle_stored(ask.request, ask.chunks);
+    fetch.handle_whole(ask.request, now);
+    fetch.add_source(SourceId(1), Kind::Vendor, whole(&fetch), MS);
+    assert_eq!((fetch.poll_event(), asks(&mut fetch, now)), (None, vec![]));
+    for chunk in fetch.geometry.all().iter() {
+        fetch.handle_stored(ask.request, ChunkRange::one(chunk));
+    }
     assert_eq!(fetch.status(now), Status::Done);
+    let (_, report) = fetch.reports().next().unwrap();
+    assert_eq!((report.good_bytes, report.wasted_bytes), (fetch.geometry.len(), 0));
+}
+
+#[test] // D2
+fn a_whole_ends_with_the_last_chunk_that_is_missing() {
+    let now = Instant::now();
+    let geometry = geometry(100);
+    let mut missing = ChunkRanges::empty(geometry.chunks());
+    missing.insert(ChunkIndex(30));
+    missing.insert(ChunkIndex(50));
+    let mut fetch = Fetch::new(geometry, missing, None, 1, now);
+    fetch.add_source(SourceId(0), Kind::Vendor, whole(&fetch), MS);
+    let ask = fetch.poll_ask(now).unwrap();
+    assert_eq!(ask.chunks, ChunkRange::one(ChunkIndex(30)));
+    fetch.add_source(SourceId(1), Kind::Peer, whole(&fetch), MS);
+    let other = fetch.poll_ask(now).unwrap();
+    assert_eq!(other.chunks, ChunkRange::one(ChunkIndex(50)));
+    fetch.handle_whole(ask.request, now);
+    fetch.handle_stored(ask.request, ChunkRange::first(31).unwrap());
+    assert_eq!(fetch.poll_event(), None);
+    fetch.handle_stored(other.request, other.chunks);
+    assert_eq!(fetch.poll_event(), Some(Event::Cancel(ask.request)));
+    assert_eq!(fetch.status(now), Status::Done);
+}
+
+#[test] // D2
+fn a_whole_is_dropped_where_another_vendor_gives_parts_and_asked_for_when_that_fails() {
+    let now = Instant::now();
+    let (parts, all) = (SourceId(0), SourceId(1));
+    let mut fetch = fetch(200, None, now);
+    fetch.add_source(parts, Kind::Vendor, whole(&fetch), MS);
+    fetch.add_source(all, Kind::Vendor, whole(&fetch), MS);
+    let asked = asks(&mut fetch, now);
+    let of = |source| asked.iter().find(|ask| ask.source == source).unwrap().request;
+    fetch.handle_whole(of(all), now);
+    assert_eq!(fetch.poll_event(), Some(Event::Cancel(of(all))), "the other has not answered yet");
+    fetch.handle_part(of(parts));
+    assert!(asks(&mut fetch, now).iter().all(|ask| ask.source == parts));
+    fetch.handle_lost(parts, "gone".to_owned());
+    let asked = asks(&mut fetch, now);
+    assert_eq!(asked.len(), 1);
+    assert_eq!((asked[0].source, asked[0].chunks), (all, fetch.geometry.all()));
+}
+
+#[test] // D2
+fn a_whole_that_always_breaks_off_at_the_same_place_is_not_fetched_for_ever() {
+    let now = Instant::now();
+    let mut fetch = fetch(40, None, now);
+    fetch.add_source(SourceId(0), Kind::Vendor, whole(&fetch), MS);
+    let mut times = 0;
+    while let Some(ask) = fetch.poll_ask(now) {
+        times += 1;
+        if ask.chunks != fetch.geometry.all() {
+            fetch.handle_whole(ask.request, now);
+        }
+        fetch.handle_stored(ask.request, ChunkRange::first(10).unwrap());
+        fetch.handle_end(ask.request, End::Failed("reset".to_owned()), now);
+    }
+    assert_eq!((times, fetch.status(now)), (2, Status::Stuck));
+}
+
+#[test] // T7
+fn a_whole_with_a_bad_chunk_is_not_asked_for_again() {
+    let now = Instant::now();
+    let mut fetch = fetch(40, None, now);
+    fetch.add_source(SourceId(0), Kind::Vendor, whole(&fetch), MS);
+    let ask = fetch.poll_ask(now).unwrap();
+    fetch.handle_whole(ask.request, now);
+    fetch.handle_stored(ask.request, ChunkRange::first(20).unwrap());
+    fetch.handle_corrupt(ask.request, ChunkIndex(20));
+    let rest = ChunkRange::new(ChunkIndex(21), ChunkIndex(40)).unwrap();
+    fetch.handle_stored(ask.request, rest);
+    fetch.handle_end(ask.request, End::Finished, now);
+    assert_eq!(fetch.missing().count(), 1);
+    assert_eq!(fetch.poll_ask(now), None);
 }
 
 #[test]

@@ -303,6 +303,8 @@ impl<'a> Drive<'a> {
         let now = Instant::now();
         let Some(machine) = &mut self.machine else { return Ok(()) };
         match happening {
+            Happening::Part(request) => machine.handle_part(request),
+            Happening::Whole(request) => machine.handle_whole(request, now),
             Happening::Bytes(request, bytes) => machine.handle_bytes(request, bytes, now),
             Happening::Stored(request, chunks) => {
                 machine.handle_stored(request, chunks);
@@ -339,10 +341,6 @@ impl<'a> Drive<'a> {
             Ended::Store(error) => return Err(FetchError::Commit(error)),
             Ended::CutOff => return Err(FetchError::CutOff),
             Ended::Useless(how) => machine.handle_lost(id, how),
-            Ended::WholeOnly => {
-                machine.handle_end(request, End::Later(now), now);
-                machine.handle_whole_only(id);
-            }
             Ended::LinkLost(how) => {
                 // Word of an earlier connection must not end the one made since.
                 let pause = if source.is_linked() { Duration::ZERO } else { UNTIL_IT_RETURNS };

@@ -1,5 +1,8 @@
 //! The bytes of one request: gathered into chunks, verified and stored as they become whole.
 //!
+//! An origin may answer with the whole content where a part was asked for; all of that is taken then,
+//! but for what is had.
+//!
 //! While one batch is being stored the next is gathered, and a batch is whatever is whole when the
 //! store is free: single chunks on a slow line, so that a kill costs at most one, and up to
 //! [`BATCH_BYTES`] on a fast one, so that the hand-over to the disk's thread does not show.
@@ -19,7 +22,6 @@ use tokio::task::JoinHandle;
 use super::introduce::Link;
 use crate::disk::{Disk, Work};
 use crate::gateway::causes;
-use crate::origin::reply::ReplyFault;
 use crate::origin::{OriginBody, OriginError, Origins, Validators};
 use crate::peer::{ChunkStream, Peer, RequestError};
 
@@ -40,6 +42,10 @@ const DRAINING_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a request tells its driver.
 pub(super) enum Happening {
+    /// An origin answers with the part that it was asked for.
+    Part(RequestId),
+    /// An origin answers with the whole content instead.
+    Whole(RequestId),
     /// Bytes came.
     Bytes(RequestId, u64),
     /// Chunks were verified and written.
@@ -56,8 +62,6 @@ pub(super) enum Ended {
     Told(End),
     /// The connection is gone, and with it all requests to that source.
     LinkLost(String),
-    /// The origin sends the whole file or nothing.
-    WholeOnly,
     /// The source is of no use for this content.
     Useless(String),
     /// The store failed.
@@ -102,15 +106,39 @@ impl Receiving {
             },
         };
         let ended = match opened {
-            Ok(incoming) => self.receive(incoming, geometry).await,
+            Ok(incoming) => {
+                let chunks = self.announce(&incoming, geometry).await;
+                self.receive(incoming, geometry, chunks).await
+            }
             Err(ended) => ended,
         };
         // The driver is gone only if the fetch is.
         let _ = self.to.send(Happening::Ended(self.request, ended)).await;
     }
 
-    async fn receive(&self, mut incoming: Incoming, geometry: Geometry) -> Ended {
-        let mut gather = Gather::new(geometry, self.chunks);
+    /// Tells how an origin answers, and returns the chunks that come.
+    async fn announce(&self, incoming: &Incoming, geometry: Geometry) -> ChunkRange {
+        let Incoming::Origin(body) = incoming else { return self.chunks };
+        if self.chunks == geometry.all() {
+            return self.chunks;
+        }
+        let (answer, chunks) = if body.file().ranges {
+            (Happening::Part(self.request), self.chunks)
+        } else {
+            (Happening::Whole(self.request), geometry.all())
+        };
+        // The driver is gone only if the fetch is.
+        let _ = self.to.send(answer).await;
+        chunks
+    }
+
+    async fn receive(
+        &self,
+        mut incoming: Incoming,
+        geometry: Geometry,
+        chunks: ChunkRange,
+    ) -> Ended {
+        let mut gather = Gather::new(geometry, chunks);
         let mut pieces = [const { Bytes::new() }; PIECES];
         let mut storing: Option<JoinHandle<Batch>> = None;
         let mut over: Option<Ended> = None;
@@ -170,8 +198,14 @@ impl Receiving {
     fn store(&self, chunks: Vec<Chunk>) -> Work<Batch> {
         let content = self.content.clone();
         self.disk.begin(move || {
-            let results =
-                chunks.iter().map(|chunk| content.commit(chunk.index, &chunk.bytes)).collect();
+            let had = content.had();
+            let commit = |chunk: &Chunk| {
+                if had.contains(chunk.index) {
+                    return Ok(());
+                }
+                content.commit(chunk.index, &chunk.bytes)
+            };
+            let results = chunks.iter().map(commit).collect();
             Batch { chunks, results }
         })
     }
@@ -301,7 +335,7 @@ async fn open_origin(
     let body = if bytes.start == 0 && Some(bytes.end) == validators.len {
         origins.whole(url, 0, validators).await
     } else {
-        origins.read(url, bytes, validators).await
+        origins.part_or_whole(url, bytes, validators).await
     };
     let body = body.map_err(|error| of_origin(&error))?;
     Ok(Incoming::Origin(Box::new(body)))
@@ -321,9 +355,6 @@ fn of_peer(error: &RequestError) -> Ended {
 }
 
 fn of_origin(error: &OriginError) -> Ended {
-    if matches!(error.fault(), Some(ReplyFault::WholeOnly { .. })) {
-        return Ended::WholeOnly;
-    }
     if error.is_final() {
         return Ended::Useless(causes(error));
     }

@@ -171,6 +171,22 @@ impl Origins {
         self.ask(url, &RangeRequest::bytes(bytes, validators.clone())).await
     }
 
+    /// Reads some bytes of a file, or all of it where the origin gives no parts: the body's
+    /// [`ranges`](OriginFile::ranges) tell which it is. `bytes` must not be empty. Cancel-safe:
+    /// nothing is kept of a dropped call.
+    ///
+    /// # Errors
+    ///
+    /// [`OriginError`], as for [`Origins::read`], but never [`ReplyFault::WholeOnly`].
+    pub async fn part_or_whole(
+        &self,
+        url: &Url,
+        bytes: Range<u64>,
+        validators: &Validators,
+    ) -> Result<OriginBody, OriginError> {
+        self.ask(url, &RangeRequest::bytes(bytes, validators.clone()).or_whole()).await
+    }
+
     /// Reads a file from `from` to its end, for who takes it in order and resumes where it broke
     /// off. Its length may be unknown; an origin without ranges sends what is before `from` again,
     /// which is dropped. Cancel-safe: nothing is kept of a dropped call.

@@ -31,6 +31,16 @@ pub struct RangeRequest {
     /// The byte after the last; `None`: to the end of the file.
     end: Option<u64>,
     validators: Validators,
+    instead: Instead,
+}
+
+/// What is done with the whole file where a part was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Instead {
+    /// The part is cut out of it.
+    Cut,
+    /// It is read from its start.
+    Read,
 }
 
 /// What to do with a reply.
@@ -135,12 +145,19 @@ impl RangeRequest {
             first: bytes.start,
             end: Some(bytes.end.max(bytes.start.saturating_add(1))),
             validators,
+            instead: Instead::Cut,
         }
+    }
+
+    /// Reads the whole file, from its start, where the origin sends that instead of a part.
+    #[must_use]
+    pub fn or_whole(self) -> Self {
+        Self { instead: Instead::Read, ..self }
     }
 
     /// Asks for all bytes of a file from `first` on.
     pub fn from(first: u64, validators: Validators) -> Self {
-        Self { first, end: None, validators }
+        Self { first, end: None, validators, instead: Instead::Cut }
     }
 
     /// Returns the value of `Range`, or `None` where the whole file is asked for.
@@ -227,6 +244,9 @@ fn whole(request: &RangeRequest, path: &str, headers: &HeaderMap) -> Result<Read
         if got < expected {
             return Err(ReplyFault::WrongLength { expected, got });
         }
+    }
+    if request.instead == Instead::Read {
+        return Ok(Reading { skip: 0, take: known, rest: Rest::Nothing, ranges: false, file });
     }
     if request.end.is_some() && request.first > SKIP_BYTES_MAX {
         return Err(ReplyFault::WholeOnly { len });

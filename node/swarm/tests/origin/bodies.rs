@@ -81,6 +81,23 @@ async fn a_whole_file_in_place_of_a_range_is_cut_or_named() {
     assert_eq!(collect(body).await.expect("all of it"), &file[2_000_000..]);
 }
 
+// D2
+#[tokio::test]
+async fn a_part_or_else_the_whole_is_what_the_one_reply_has() {
+    let (file, far) = (file(), 2_000_000..2_065_536);
+    let recorded = Validators { len: Some(3_000_000), ..Validators::default() };
+    for gives_parts in [true, false] {
+        let answer = if gives_parts { Answer::file(&file) } else { Answer::whole_only(&file) };
+        let server = Server::start(answer).await;
+        let (origins, url) = (of(&server), server.url("/a"));
+        let body = origins.part_or_whole(&url, far.clone(), &recorded).await.expect("a body");
+        assert_eq!(body.file().ranges, gives_parts);
+        let expected = if gives_parts { &file[2_000_000..2_065_536] } else { &file[..] };
+        assert_eq!(collect(body).await.expect("all of it"), expected);
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
 // T5
 #[tokio::test]
 async fn a_body_of_the_wrong_length_is_an_error_and_stays_one() {

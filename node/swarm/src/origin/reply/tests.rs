@@ -159,6 +159,22 @@ fn a_whole_file_in_place_of_a_range_is_cut_when_the_range_is_near() {
 }
 
 #[test]
+fn a_whole_file_in_place_of_a_range_is_read_from_its_start_where_that_is_wanted() {
+    let len = (header::CONTENT_LENGTH, "4000000");
+    let read = reading(&bytes(3_000_000..3_000_100).or_whole(), 200, &[len]);
+    assert_eq!((read.skip, read.take, read.rest), (0, Some(4_000_000), Rest::Nothing));
+    assert!(!read.ranges);
+    let chunked = (header::TRANSFER_ENCODING, "chunked");
+    let request = RangeRequest::bytes(100..200, recorded(1000)).or_whole();
+    let fault = refused(&request, 200, std::slice::from_ref(&chunked));
+    assert_eq!(fault, ReplyFault::Changed, "it does not say which version it is");
+    let read = reading(&request, 200, &[chunked, (header::ETAG, ETAG)]);
+    assert_eq!((read.skip, read.take), (0, Some(1000)));
+    let part = (header::CONTENT_RANGE, "bytes 100-199/1000");
+    assert!(reading(&bytes(100..200).or_whole(), 206, &[part]).ranges);
+}
+
+#[test]
 fn a_body_of_unknown_length_is_bounded_by_the_record() {
     let chunked = (header::TRANSFER_ENCODING, "chunked");
     let read = reading(&from(0), 200, std::slice::from_ref(&chunked));
