@@ -1,6 +1,7 @@
 //! Which crate may use which, and what the pure ones may not touch.
 //!
-//! protocol <- cache <- swarm <- {node, agent, control} <- tools; protocol <- rollout <- control.
+//! protocol <- cache <- swarm <- {node, agent, control} <- tools; protocol <- rollout <- control;
+//! protocol <- feed <- {node, control, tools}, because node and control both read vendors' indexes.
 //! Roles never import each other: they meet on the wire. What a crate does not depend on it cannot
 //! import, so arrows between crates are checked in the manifests, and the standard library in code.
 
@@ -55,13 +56,26 @@ const IMPURE: &[&str] = &[
 
 const PROTOCOL: &str = "sutler-protocol";
 const CACHE: &str = "sutler-cache";
+const FEED: &str = "sutler-feed";
 const SWARM: &str = "sutler-swarm";
 const ROLLOUT: &str = "sutler-rollout";
 const ROLES: [&str; 3] = ["sutler-node", "sutler-agent", "sutler-control"];
-const EVERY: &[&str] =
-    &[PROTOCOL, CACHE, SWARM, ROLLOUT, ROLES[0], ROLES[1], ROLES[2], "sutler", "sutler-tests"];
+const EVERY: &[&str] = &[
+    PROTOCOL,
+    CACHE,
+    FEED,
+    SWARM,
+    ROLLOUT,
+    ROLES[0],
+    ROLES[1],
+    ROLES[2],
+    "sutler",
+    "sutler-tests",
+];
 
-const PLACES: [Place; 12] = [
+const TOOLS: &[&str] = &[PROTOCOL, CACHE, FEED, SWARM, ROLLOUT, ROLES[0], ROLES[1], ROLES[2]];
+
+const PLACES: [Place; 13] = [
     Place {
         package: PROTOCOL,
         folder: "protocol",
@@ -83,11 +97,18 @@ const PLACES: [Place; 12] = [
         foreign: NO_NETWORK,
         barred_paths: &["async", "std::net", "std::os::unix::net"],
     },
+    Place {
+        package: FEED,
+        folder: "node/feed",
+        own: &[PROTOCOL],
+        foreign: NO_NETWORK,
+        barred_paths: &["async", "std::net", "std::os::unix::net", "SystemTime::now"],
+    },
     Place::any(SWARM, "node/swarm", &[PROTOCOL, CACHE]),
-    Place::any(ROLES[0], "node", &[PROTOCOL, CACHE, SWARM]),
+    Place::any(ROLES[0], "node", &[PROTOCOL, CACHE, FEED, SWARM]),
     Place::any(ROLES[1], "node/agent", &[PROTOCOL, CACHE, SWARM]),
-    Place::any(ROLES[2], "node/control", &[PROTOCOL, CACHE, SWARM, ROLLOUT]),
-    Place::any("sutler", "tools", &[PROTOCOL, CACHE, SWARM, ROLLOUT, ROLES[0], ROLES[1], ROLES[2]]),
+    Place::any(ROLES[2], "node/control", &[PROTOCOL, CACHE, FEED, SWARM, ROLLOUT]),
+    Place::any("sutler", "tools", TOOLS),
     Place::any("xtask", "tools/xtask", &[]),
     Place::any("sutler-tests", "tests", EVERY),
     Place::any("sutler-fuzz", "tests/fuzz", EVERY),
@@ -215,6 +236,8 @@ mod tests {
             ("node/agent", "sutler-agent", "sutler-node"),
             ("node/rollout", "sutler-rollout", "sutler-cache"),
             ("node", "sutler-node", "sutler-tests"),
+            ("node/feed", "sutler-feed", "sutler-cache"),
+            ("node/agent", "sutler-agent", "sutler-feed"),
         ] {
             let found = faults(folder, package, &on(name));
             assert_eq!(found, [format!("{package} may not use {name}")]);
