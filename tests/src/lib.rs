@@ -8,6 +8,7 @@
 //! | What of a command that is killed? | [`running`] |
 //! | What if everything is killed, again and again? | [`torture`] |
 //! | What chance decides? | [`random`] |
+//! | What does a vendor sign, hold and serve? | [`vendor`] |
 
 pub mod machine;
 pub mod program;
@@ -15,6 +16,7 @@ pub mod random;
 pub mod running;
 pub mod skips;
 pub mod torture;
+pub mod vendor;
 
 pub use program::sutler;
 pub use skips::skip;

@@ -13,7 +13,7 @@ struct Needed {
     purpose: &'static str,
 }
 
-const NEEDED: [Needed; 3] = [
+const NEEDED: [Needed; 9] = [
     Needed { program: "b3sum", package: "b3sum", purpose: "the other opinion on a content id" },
     Needed {
         program: "curl",
@@ -21,6 +21,20 @@ const NEEDED: [Needed; 3] = [
         purpose: "what an HTTP endpoint says to a stranger",
     },
     Needed { program: "bash", package: "bash", purpose: "the README's command blocks" },
+    Needed {
+        program: "gpgv",
+        package: "gpgv",
+        purpose: "signatures of vendors, as the node checks them",
+    },
+    Needed { program: "gpg", package: "gnupg", purpose: "throw-away keys that sign indexes" },
+    Needed {
+        program: "apt-ftparchive",
+        package: "apt-utils",
+        purpose: "the indexes of throw-away archives",
+    },
+    Needed { program: "dpkg-deb", package: "dpkg", purpose: "the packages of throw-away archives" },
+    Needed { program: "xz", package: "xz-utils", purpose: "packed indexes, as vendors pack them" },
+    Needed { program: "zstd", package: "zstd", purpose: "packed indexes, as vendors pack them" },
 ];
 
 /// Sees to it that every needed program is there: installs it as root on Debian, else says how to.

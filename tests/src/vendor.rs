@@ -1,0 +1,15 @@
+//! A vendor as clients meet it: who signs, what the archive holds, and the server that hands it out.
+//!
+//! | Question | Room |
+//! |---|---|
+//! | Whose key signs the indexes? | [`signer`] |
+//! | Which packages, and what do the indexes say of them? | [`archive`] |
+//! | Who serves them, how badly, and what was asked for? | [`origin`] |
+
+pub mod archive;
+pub mod origin;
+pub mod signer;
+
+pub use archive::{Archive, Publication};
+pub use origin::{Conduct, Origin};
+pub use signer::Signer;
