@@ -11,6 +11,8 @@
 //! - rarest pieces first where several sources hold different parts, ties at random; in order from
 //!   a single one, so that its disk reads and ours write straight through;
 //! - in flight per source: goodput x 2 x the least round trip, within bounds;
+//! - a chunk of which a part had come when its source died is gone on with in its middle; where it
+//!   then does not verify nobody is blamed, and it is fetched whole from one source;
 //! - a request that takes [`SLOW_FACTOR`] times as long as another source would need is taken over;
 //! - what is left at the end is asked for twice where that helps, but never of the vendor;
 //! - a vendor is asked for one thing at a time until it has shown that it gives parts; one that
@@ -23,6 +25,8 @@
 //! - nothing here blocks, reads a clock, or panics on what a source sent.
 
 mod choice;
+mod partial;
+mod request;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -34,6 +38,9 @@ use crate::frame::Refusal;
 use crate::geometry::{ChunkIndex, Geometry};
 use crate::ranges::{ChunkRange, ChunkRanges};
 use choice::Random;
+use partial::Partials;
+pub use partial::{PARTIAL_BYTES_MAX, Partial};
+use request::Request;
 pub use source::{Kind, SourceReport};
 use source::{Parts, Source};
 
@@ -81,6 +88,9 @@ pub struct Ask {
     pub source: SourceId,
     /// What to ask for.
     pub chunks: ChunkRange,
+    /// Bytes of the first chunk that are here and need not come: those of
+    /// [`Fetch::take_partial`].
+    pub skip_bytes: u64,
 }
 
 /// Something the driver acts on.
@@ -170,27 +180,11 @@ pub struct Fetch {
     sources: BTreeMap<SourceId, Source>,
     requests: BTreeMap<RequestId, Request>,
     next_request: u64,
+    partials: Partials,
     events: VecDeque<Event>,
     random: Random,
     last_progress: Instant,
     void: bool,
-}
-
-/// A request that was sent and has not ended.
-#[derive(Debug)]
-struct Request {
-    source: SourceId,
-    /// What it was asked for.
-    chunks: ChunkRange,
-    /// The first chunk that was not settled; what comes before was stored or did not verify.
-    next: ChunkIndex,
-    started: Instant,
-    /// When it was last seen to be alive.
-    last_byte: Instant,
-    /// Bytes that came since, too few to count.
-    trickle_bytes: u64,
-    /// When another source may take it over, by what it is expected to need.
-    due: Instant,
 }
 
 impl Fetch {
@@ -214,6 +208,7 @@ impl Fetch {
             sources: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,
+            partials: Partials::default(),
             events: VecDeque::new(),
             random: Random::new(seed),
             last_progress: now,
@@ -262,11 +257,17 @@ impl Fetch {
     /// Takes note that a run of a request's chunks was verified and stored.
     pub fn handle_stored(&mut self, id: RequestId, chunks: ChunkRange) {
         let Some(request) = self.requests.get_mut(&id) else { return };
-        let owner = request.source;
+        let (owner, first) = (request.source, request.chunks.start());
+        let skip_bytes = request.skip_bytes;
+        let skipped_from = if chunks.contains(first) {
+            std::mem::take(&mut request.skipped_from)
+        } else {
+            Vec::new()
+        };
         request.next = request.next.max(chunks.end());
         for chunk in chunks.iter() {
-            let bytes = self.geometry.chunk(chunk);
-            let bytes = bytes.end - bytes.start;
+            let skipped = if chunk == first { skip_bytes } else { 0 };
+            let bytes = self.chunk_len(chunk) - skipped;
             let fresh = self.missing.remove(chunk);
             self.forget(chunk);
             if let Some(source) = self.sources.get_mut(&owner) {
@@ -276,6 +277,10 @@ impl Fetch {
                     source.faults = 0;
                 }
             }
+            if chunk == first {
+                self.credit(&skipped_from, fresh);
+            }
+            self.drop_partial(chunk);
         }
         if chunks.contains(self.geometry.last()) {
             self.claimant = None;
@@ -284,16 +289,30 @@ impl Fetch {
     }
 
     /// Takes note that a chunk of a request's answer did not verify, and decides who is to blame.
-    pub fn handle_corrupt(&mut self, id: RequestId, chunk: ChunkIndex) {
-        let Some(request) = self.requests.get_mut(&id) else { return };
+    /// Returns whether all of it came from the request's source.
+    pub fn handle_corrupt(&mut self, id: RequestId, chunk: ChunkIndex) -> bool {
+        let Some(request) = self.requests.get_mut(&id) else { return false };
         let owner = request.source;
         request.next = request.next.max(ChunkIndex(chunk.0 + 1));
+        let (skip_bytes, from) = if chunk == request.chunks.start() {
+            (request.skip_bytes, std::mem::take(&mut request.skipped_from))
+        } else {
+            (0, Vec::new())
+        };
         self.forget(chunk);
-        let bytes = self.geometry.chunk(chunk);
+        let bytes = self.chunk_len(chunk) - skip_bytes;
+        self.credit(&from, false);
+        let is_mixed = from.iter().any(|(source, _)| *source != owner);
         if let Some(source) = self.sources.get_mut(&owner) {
-            source.settle(bytes.end - bytes.start, false);
-            // Asked again, it would most likely send the same bytes.
-            source.held.remove(chunk);
+            source.settle(bytes, false);
+            if !is_mixed {
+                // Asked again, it would most likely send the same bytes.
+                source.held.remove(chunk);
+            }
+        }
+        if is_mixed {
+            self.fetch_whole(chunk);
+            return false;
         }
         match self.claimant {
             None => self.blame_sender(owner, chunk),
@@ -313,6 +332,7 @@ impl Fetch {
             }
             Some(_) => {}
         }
+        true
     }
 
     /// Takes note that a request is over, all that came of it having been settled.
@@ -370,8 +390,10 @@ impl Fetch {
             self.events.push_back(Event::Cancel(other));
         }
         if is_wanted {
-            self.close(id);
-            self.book(id, owner, self.geometry.all(), now);
+            if let Some(request) = self.close(id) {
+                self.credit(&request.skipped_from, false);
+            }
+            self.book(id, owner, self.geometry.all(), None, now);
         }
     }
 
@@ -484,82 +506,14 @@ impl Fetch {
         self.sources.iter().map(|(id, source)| (*id, source.report()))
     }
 
-    fn open(&mut self, id: SourceId, chunks: ChunkRange, now: Instant) -> Ask {
-        let request = RequestId(self.next_request);
-        self.next_request += 1;
-        self.book(request, id, chunks, now);
-        Ask { request, source: id, chunks }
-    }
-
-    /// Enters a request in the books.
-    fn book(&mut self, request: RequestId, id: SourceId, chunks: ChunkRange, now: Instant) {
-        for chunk in chunks.iter() {
-            self.asked[chunk.0 as usize] += 1;
-        }
-        let bytes = self.geometry.bytes(chunks);
-        let bytes = bytes.end - bytes.start;
-        let due = now + self.expected(id, bytes) * SLOW_FACTOR;
-        if let Some(source) = self.sources.get_mut(&id) {
-            source.open(bytes, now);
-        }
-        let opened = Request {
-            source: id,
-            chunks,
-            next: chunks.start(),
-            started: now,
-            last_byte: now,
-            trickle_bytes: 0,
-            due,
-        };
-        self.requests.insert(request, opened);
-    }
-
-    /// Takes a request off the books; what it did not settle may be asked for again.
-    fn close(&mut self, id: RequestId) -> Option<Request> {
-        let request = self.requests.remove(&id)?;
-        let mut open_bytes = 0;
-        if let Some(rest) = ChunkRange::new(request.next, request.chunks.end()) {
-            let bytes = self.geometry.bytes(rest);
-            open_bytes = bytes.end - bytes.start;
-            for chunk in rest.iter() {
-                self.forget(chunk);
-            }
-        }
-        if let Some(source) = self.sources.get_mut(&request.source) {
-            source.close(open_bytes);
-        }
-        Some(request)
-    }
-
-    fn forget(&mut self, chunk: ChunkIndex) {
-        if let Some(asked) = self.asked.get_mut(chunk.0 as usize) {
-            *asked = asked.saturating_sub(1);
-        }
-    }
-
-    /// Stops the requests that still owe something of which nothing is missing any more.
-    fn cancel_superfluous(&mut self) {
-        let superfluous: Vec<RequestId> = self
-            .requests
-            .iter()
-            .filter(|(_, request)| {
-                ChunkRange::new(request.next, request.chunks.end())
-                    .is_some_and(|rest| !rest.iter().any(|chunk| self.missing.contains(chunk)))
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in superfluous {
-            self.close(id);
-            self.events.push_back(Event::Cancel(id));
-        }
-    }
-
     fn blame_sender(&mut self, id: SourceId, chunk: ChunkIndex) {
         let piece = self.geometry.piece_of(chunk);
         let Some(source) = self.sources.get_mut(&id) else { return };
         source.bad_pieces.insert(piece);
         let is_again = !source.bad_chunks.insert(chunk);
-        if is_again || source.bad_pieces.len() >= BAD_PIECES_MAX {
+        let is_banned = is_again || source.bad_pieces.len() >= BAD_PIECES_MAX;
+        self.drop_partials_of(id);
+        if is_banned {
             self.leave(id, Reason::BadBytes);
         }
     }

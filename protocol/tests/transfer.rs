@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sutler_protocol::fetch::{Ask, End, Event, Fetch, Kind, RequestId, SourceId, Status};
+use sutler_protocol::fetch::{Ask, End, Event, Fetch, Kind, Partial, RequestId, SourceId, Status};
 use sutler_protocol::frame::{ChunksRequest, Class, Refusal};
 use sutler_protocol::geometry::CHUNK_BYTES_MIN;
 use sutler_protocol::serve::{Promise, Serve, Step};
@@ -32,6 +32,14 @@ enum Manner {
     Empty,
     /// Is honest until its connection breaks, after so many ticks.
     Breaks(u32),
+    /// Sends other bytes until its connection breaks, after so many ticks.
+    LiesAndBreaks(u32),
+}
+
+impl Manner {
+    const fn lies(&self) -> bool {
+        matches!(self, Self::Liar | Self::LiesAndBreaks(_))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -48,8 +56,14 @@ struct Simulated {
 /// A request as the simulated network sees it.
 struct Open {
     ask: Ask,
-    next: ChunkIndex,
-    bytes: u64,
+    /// What came of the next chunk: zeros from the honest, ones from the others.
+    partial: Partial,
+}
+
+impl Open {
+    fn next(&self) -> ChunkIndex {
+        self.partial.chunk()
+    }
 }
 
 struct Crowd {
@@ -69,7 +83,8 @@ fn sources() -> impl Strategy<Value = Vec<Simulated>> {
         1 => Just(Manner::Cuts),
         1 => Just(Manner::Busy),
         1 => Just(Manner::Empty),
-        1 => (1..400_u32).prop_map(Manner::Breaks),
+        2 => (1..400_u32).prop_map(Manner::Breaks),
+        1 => (1..400_u32).prop_map(Manner::LiesAndBreaks),
     ];
     let held = prop_oneof![2 => Just(u16::MAX), 1 => any::<u16>()];
     let kind = prop_oneof![5 => Just(Kind::Peer), 1 => Just(Kind::Vendor)];
@@ -131,7 +146,7 @@ impl Crowd {
                 let same = self
                     .open
                     .iter()
-                    .filter(|open| open.ask.chunks.contains(chunk) && chunk >= open.next);
+                    .filter(|open| open.ask.chunks.contains(chunk) && chunk >= open.next());
                 let askers: Vec<SourceId> = same.map(|open| open.ask.source).collect();
                 assert!(!askers.contains(&ask.source), "{chunk} is asked twice of one source");
                 assert!(askers.len() < 2 || is_whole, "{chunk} is asked for by {askers:?} already");
@@ -144,7 +159,11 @@ impl Crowd {
                     "{chunk} is asked twice, the second time of the vendor"
                 );
             }
-            self.open.push(Open { ask, next: ask.chunks.start(), bytes: 0 });
+            let first = ask.chunks.start();
+            let partial = self.fetch.take_partial(ask.request);
+            let partial = partial.unwrap_or_else(|| Partial::new(first, Vec::new()));
+            assert_eq!((partial.bytes().len() as u64, partial.chunk()), (ask.skip_bytes, first));
+            self.open.push(Open { ask, partial });
         }
     }
 
@@ -160,9 +179,9 @@ impl Crowd {
                 .collect();
             match manner {
                 Manner::Silent => continue,
-                Manner::Breaks(after) if self.ticks >= after => {
+                Manner::Breaks(after) | Manner::LiesAndBreaks(after) if self.ticks >= after => {
                     self.fetch.handle_lost(id, "the connection broke".to_owned());
-                    self.open.retain(|open| open.ask.source != id);
+                    self.obey();
                     continue;
                 }
                 _ => {}
@@ -188,48 +207,68 @@ impl Crowd {
         };
         let source = &self.sources[open.ask.source.0 as usize];
         if source.gives_whole && open.ask.chunks != self.geometry.all() {
-            (open.ask.chunks, open.next) = (self.geometry.all(), ChunkIndex(0));
+            open.ask.chunks = self.geometry.all();
+            open.partial = Partial::new(ChunkIndex(0), Vec::new());
             self.fetch.handle_whole(request, self.now);
             return self.obey();
         }
         if source.kind == Kind::Vendor {
             self.fetch.handle_part(request);
         }
-        open.bytes += share;
+        let chunk_len = |chunk| {
+            let place = self.geometry.chunk(chunk);
+            (place.end - place.start) as usize
+        };
         self.fetch.handle_bytes(request, share, self.now);
-        while open.bytes >= CHUNK_BYTES_MIN && open.next < open.ask.chunks.end() {
-            open.bytes -= CHUNK_BYTES_MIN;
-            if matches!(manner, Manner::Liar) {
-                self.fetch.handle_corrupt(request, open.next);
-            } else {
-                self.fetch.handle_stored(request, ChunkRange::one(open.next));
+        let mut left = share as usize;
+        while left > 0 && open.next() < open.ask.chunks.end() {
+            let (next, bytes) = (open.next(), open.partial.bytes_mut());
+            let now = left.min(chunk_len(next) - bytes.len());
+            bytes.resize(bytes.len() + now, manner.lies().into());
+            left -= now;
+            if bytes.len() < chunk_len(next) {
+                break;
             }
-            open.next.0 += 1;
+            if bytes.contains(&1) {
+                self.fetch.handle_corrupt(request, next);
+            } else {
+                self.fetch.handle_stored(request, ChunkRange::one(next));
+            }
+            open.partial = Partial::new(ChunkIndex(next.0 + 1), Vec::new());
         }
-        let cut = matches!(manner, Manner::Cuts) && open.next > open.ask.chunks.start();
-        if cut || open.next == open.ask.chunks.end() {
+        let cut = matches!(manner, Manner::Cuts) && open.next() > open.ask.chunks.start();
+        if cut || open.next() == open.ask.chunks.end() {
             self.end(request, End::Finished);
         }
     }
 
     fn end(&mut self, request: RequestId, end: End) {
+        self.hand_back(request);
         self.fetch.handle_end(request, end, self.now);
-        self.open.retain(|open| open.ask.request != request);
+    }
+
+    /// Takes a request off the network, and keeps what had come of its next chunk.
+    fn hand_back(&mut self, request: RequestId) {
+        let Some(at) = self.open.iter().position(|open| open.ask.request == request) else {
+            return;
+        };
+        let open = self.open.swap_remove(at);
+        self.fetch.handle_partial(open.ask.source, open.partial);
     }
 
     fn obey(&mut self) {
         while let Some(event) = self.fetch.poll_event() {
             match event {
-                Event::Cancel(request) => self.open.retain(|open| open.ask.request != request),
+                Event::Cancel(request) => self.hand_back(request),
                 Event::Left(source, reason) => {
-                    self.open.retain(|open| open.ask.source != source);
+                    assert!(self.open.iter().all(|open| open.ask.source != source));
                     let manner = &self.sources[source.0 as usize].manner;
                     let is_bad = reason.to_string().contains("verify");
-                    assert!(!is_bad || matches!(manner, Manner::Liar), "{manner:?} was banned");
+                    assert!(!is_bad || manner.lies(), "{manner:?} was banned");
                 }
                 Event::WrongLength(source) => {
                     let manner = &self.sources[source.0 as usize].manner;
-                    assert!(matches!(manner, Manner::Liar), "{manner:?} lied about no length");
+                    assert!(manner.lies(), "{manner:?} lied about no length");
                 }
             }
         }
@@ -290,7 +329,8 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let can_have = sources.iter().any(|source| {
-            !matches!(source.manner, Manner::Liar | Manner::Silent | Manner::Busy | Manner::Empty)
+            !source.manner.lies()
+                && !matches!(source.manner, Manner::Silent | Manner::Busy | Manner::Empty)
         });
         let mut crowd = Crowd::new(chunks, sources, None, seed);
         let status = crowd.run();

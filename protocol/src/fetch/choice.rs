@@ -144,8 +144,10 @@ impl Fetch {
         };
         let piece = self.geometry.piece(piece)?;
         let start = piece.iter().find(free)?;
-        let end = (start.0..piece.end().0).map(ChunkIndex).take_while(free).count() as u32;
-        ChunkRange::new(start, ChunkIndex(start.0 + end))
+        // One of which a part is here begins a request: only then can the rest be asked for.
+        let goes_on = |chunk: &ChunkIndex| free(chunk) && !self.partials.contains(*chunk);
+        let more = (start.0 + 1..piece.end().0).map(ChunkIndex).take_while(goes_on).count() as u32;
+        ChunkRange::new(start, ChunkIndex(start.0 + 1 + more))
     }
 
     fn holders(&self, chunk: ChunkIndex) -> usize {
@@ -181,13 +183,13 @@ impl Fetch {
 
     /// Returns how long a request will still take at the pace it has shown.
     fn time_left(&self, request: &Request, now: Instant) -> Duration {
-        let Some(rest) = ChunkRange::new(request.next, request.chunks.end()) else {
+        let owed_bytes = self.owed_bytes(request);
+        if owed_bytes == 0 {
             return Duration::ZERO;
-        };
-        let rest = self.geometry.bytes(rest);
+        }
         let rate = self.sources.get(&request.source).and_then(Source::rate);
         match rate {
-            Some(rate) => time(rest.end - rest.start, rate),
+            Some(rate) => time(owed_bytes, rate),
             // It has shown nothing: as long again as it has already been.
             None => now.duration_since(request.started),
         }

@@ -146,6 +146,11 @@ impl Source {
 
     pub(super) fn settle(&mut self, bytes: u64, fresh: bool) {
         self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+        self.credit(bytes, fresh);
+    }
+
+    /// Counts bytes that came, as new or as of no use.
+    pub(super) const fn credit(&mut self, bytes: u64, fresh: bool) {
         if fresh {
             self.good_bytes += bytes;
         } else {
