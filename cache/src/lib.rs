@@ -40,7 +40,7 @@ pub use about::{About, Entry, Origin};
 pub use content::{CheckpointError, CommitError, Content, ReadError};
 pub use export::{ExportError, ExportHow};
 pub use import::{ImportError, ImportFrom, ImportHow, Imported, Novelty};
-pub use quarantine::{PromoteError, Quarantine, QuarantineError, QuarantineKey};
+pub use quarantine::{Place, PromoteError, Quarantine, QuarantineError, QuarantineKey};
 pub use store::{
     Collected, CompleteError, CreateError, EvictError, OpenError, Store, StoreOptions,
 };

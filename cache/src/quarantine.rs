@@ -3,7 +3,8 @@
 //!
 //! They come from one origin, in any order, and the fetch resumes after a stop. When all are there,
 //! [`Quarantine::promote`] hashes the whole, once; if it agrees with the digest or id that was asked
-//! for, it becomes a content by a rename.
+//! for, it becomes a content by a rename. A file that a user takes in from a URL may have neither:
+//! then it is what its origin sent, and only its origin can say that its parts are of one version.
 //!
 //! Invariants:
 //! - nothing here is listed, read, exported or served;
@@ -23,10 +24,10 @@ use sutler_protocol::{ChunkIndex, ContentId, ContentName, Sha256Digest};
 
 use crate::about::{About, Origin};
 use crate::backend::{Backend, Open, StoreFile, read_file};
-use crate::content::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, Content};
+use crate::content::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL};
 use crate::eviction::Standing;
 use crate::hashing::{Digests, PumpError, Want, pump};
-use crate::import::StoredReader;
+use crate::import::{Imported, Novelty, StoredReader};
 use crate::layout::QUARANTINE;
 use crate::quota::Reservation;
 use crate::store::{CompleteError, CreateError, Inner, Store, lock, replace};
@@ -45,7 +46,13 @@ pub enum QuarantineKey {
     Digest(Sha256Digest),
     /// A content's id.
     Content(ContentId),
+    /// Nothing: whatever this place has is wanted.
+    Place(Place),
 }
+
+/// Where a file is taken from of which nobody said what it must be: the BLAKE3 of its URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(ContentId);
 
 /// Bytes in quarantine, for whoever fetches them. Dropping it keeps them for another attempt.
 pub struct Quarantine {
@@ -386,14 +393,16 @@ impl Quarantine {
     /// # Errors
     ///
     /// [`PromoteError`]. On [`PromoteError::Mismatch`] the bytes are gone; otherwise they stay.
-    pub fn promote(self, about: &About) -> Result<Content, PromoteError> {
+    pub fn promote(self, about: &About) -> Result<Imported, PromoteError> {
         let key = self.key;
         let len = self.whole_len()?;
         let mut about = about.clone();
         let want = match key {
             QuarantineKey::Digest(_) => Want::HashesAndDigest,
-            QuarantineKey::Content(_) if about.sha256.is_some() => Want::HashesAndDigest,
-            QuarantineKey::Content(_) => Want::Hashes,
+            QuarantineKey::Content(_) | QuarantineKey::Place(_) if about.sha256.is_some() => {
+                Want::HashesAndDigest
+            }
+            QuarantineKey::Content(_) | QuarantineKey::Place(_) => Want::Hashes,
         };
         let digests = self.hash(len, want).map_err(|source| PromoteError::Read { key, source })?;
         if let Some((expected, found)) = mismatch(key, &about, &digests) {
@@ -494,7 +503,7 @@ impl Quarantine {
     }
 
     /// Makes a content of what was hashed.
-    fn settle(self, digests: Digests, about: &About) -> Result<Content, PromoteError> {
+    fn settle(self, digests: Digests, about: &About) -> Result<Imported, PromoteError> {
         let key = self.key;
         let placed = |source| PromoteError::Place { key, source };
         let store = Store { inner: Arc::clone(&self.inner) };
@@ -510,7 +519,9 @@ impl Quarantine {
             self.recount();
             PromoteError::Create { key, source: Box::new(source) }
         })?;
-        if !content.0.state().had.is_full() {
+        let whole = content.0.state().had.is_full();
+        let novelty = if whole { Novelty::Known } else { Novelty::New };
+        if novelty == Novelty::New {
             let stored = if len <= CHUNK_BYTES_MIN {
                 let mut bytes = vec![0; len as usize];
                 self.file.read_exact_at(&mut bytes, 0).map_err(placed)?;
@@ -531,7 +542,7 @@ impl Quarantine {
         store
             .complete(std::slice::from_ref(&content))
             .map_err(|source| PromoteError::Complete { key, source: Box::new(source) })?;
-        Ok(content)
+        Ok(Imported { content, novelty })
     }
 
     /// Counts the bytes as used again: they stay here for now.
@@ -568,7 +579,21 @@ impl fmt::Display for QuarantineKey {
         match self {
             Self::Digest(digest) => digest.fmt(f),
             Self::Content(id) => id.fmt(f),
+            Self::Place(place) => place.fmt(f),
         }
+    }
+}
+
+impl Place {
+    /// Returns the place that a URL names.
+    pub fn of(url: &str) -> Self {
+        Self(ContentId::of(url.as_bytes()))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "url-{}", self.0)
     }
 }
 
@@ -633,6 +658,7 @@ fn path(key: QuarantineKey, kind: Kind) -> PathBuf {
         // A colon in a file's name is asking for trouble.
         QuarantineKey::Digest(digest) => digest.to_string().replace(':', "-"),
         QuarantineKey::Content(id) => id.to_string(),
+        QuarantineKey::Place(place) => place.to_string(),
     };
     Path::new(QUARANTINE).join(format!("{name}.{}", kind.suffix()))
 }
@@ -641,10 +667,13 @@ fn path(key: QuarantineKey, kind: Kind) -> PathBuf {
 fn key_of(name: &str) -> Option<QuarantineKey> {
     let (stem, suffix) = name.split_once('.')?;
     Kind::ALL.iter().find(|kind| kind.suffix() == suffix)?;
-    match stem.strip_prefix("sha256-") {
-        Some(hex) => Sha256Digest::from_hex(hex).ok().map(QuarantineKey::Digest),
-        None => stem.parse().ok().map(QuarantineKey::Content),
+    if let Some(hex) = stem.strip_prefix("sha256-") {
+        return Sha256Digest::from_hex(hex).ok().map(QuarantineKey::Digest);
     }
+    if let Some(hex) = stem.strip_prefix("url-") {
+        return hex.parse().ok().map(|hash| QuarantineKey::Place(Place(hash)));
+    }
+    stem.parse().ok().map(QuarantineKey::Content)
 }
 
 /// Removes a part's files; what cannot be removed is found again at the next start.
@@ -680,7 +709,7 @@ fn mismatch(
     }
     let claimed = match key {
         QuarantineKey::Digest(digest) => Some(digest),
-        QuarantineKey::Content(_) => None,
+        QuarantineKey::Content(_) | QuarantineKey::Place(_) => None,
     };
     let mut claims = claimed.into_iter().chain(about.sha256);
     let found = digests.sha256?;

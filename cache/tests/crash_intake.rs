@@ -99,7 +99,7 @@ fn live(disk: &Faulty, said: &mut Said) -> Outcome {
     quarantine.write_at(0, &data[..30_000])?;
     quarantine.checkpoint()?;
     quarantine.write_at(30_000, &data[30_000..])?;
-    let content = quarantine.promote(&About::default())?;
+    let content = quarantine.promote(&About::default())?.content;
     said.complete.insert(content.id());
     store.close()?;
     Ok(())

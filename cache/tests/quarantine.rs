@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use sutler_cache::quarantine::{PromoteError, QuarantineError, QuarantineKey};
-use sutler_cache::{About, Origin, Store, StoreOptions};
+use sutler_cache::quarantine::{Place, PromoteError, QuarantineError, QuarantineKey};
+use sutler_cache::{About, Novelty, Origin, Store, StoreOptions};
 use sutler_protocol::{ContentId, Sha256Digest};
 
 struct Folder(tempfile::TempDir);
@@ -63,7 +63,7 @@ fn a_whole_that_agrees_with_its_digest_becomes_a_content() {
         assert_eq!(store.by_digest(sha256(&data)), None);
 
         let about = About { name: Some("a.deb".into()), ..About::default() };
-        let content = quarantine.promote(&about).expect("it agrees");
+        let content = quarantine.promote(&about).expect("it agrees").content;
         assert!(content.is_complete());
         assert_eq!(store.by_digest(sha256(&data)), Some(ContentId::of(&data)));
         assert_eq!(store.usage().used_bytes, len as u64);
@@ -86,9 +86,38 @@ fn a_whole_of_unknown_length_that_agrees_with_its_id_becomes_a_content() {
     for (position, part) in data.chunks(100_000).enumerate() {
         quarantine.write_at(position as u64 * 100_000, part).expect("kept");
     }
-    let content = quarantine.promote(&About::default()).expect("it agrees");
+    let content = quarantine.promote(&About::default()).expect("it agrees").content;
     assert_eq!(content.id(), ContentId::of(&data));
     assert_eq!(store.usage().used_bytes, 300_000);
+}
+
+#[test]
+fn whatever_a_place_has_becomes_a_content_and_is_told_from_what_was_known() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let data = bytes(300_000);
+    let key = QuarantineKey::Place(Place::of("https://vendor.example/a"));
+    for novelty in [Novelty::New, Novelty::Known] {
+        let quarantine = store.quarantine(key, None).expect("opened");
+        quarantine.write_at(0, &data).expect("kept");
+        let elsewhere = QuarantineKey::Place(Place::of("https://vendor.example/b"));
+        assert!(store.quarantine(elsewhere, None).expect("opened").is_empty());
+        let imported = quarantine.promote(&About::default()).expect("it is what it is");
+        assert_eq!((imported.content.id(), imported.novelty), (ContentId::of(&data), novelty));
+    }
+}
+
+// R34
+#[test]
+fn what_came_from_a_place_is_found_at_the_next_start() {
+    let folder = Folder::new();
+    let key = QuarantineKey::Place(Place::of("https://vendor.example/a"));
+    let store = folder.store();
+    store.quarantine(key, None).expect("opened").write_at(0, &[7; 1000]).expect("kept");
+    drop(store);
+    let store = folder.store();
+    assert_eq!(store.usage().used_bytes, 1000);
+    assert_eq!(store.quarantine(key, None).expect("opened").len(), 1000);
 }
 
 // R39, T7

@@ -169,16 +169,9 @@ impl StoreOwner for OpenStore {
         let url = bring::parse_url(&request.url)?;
         let name = url.path_segments().and_then(|mut parts| parts.next_back().map(str::to_owned));
         let name = name.filter(|name| !name.is_empty());
-        bringer.download(&url, progress, |stream, validators| {
-            let origin = Origin {
-                url: url.to_string(),
-                etag: validators.etag.clone(),
-                last_modified: validators.last_modified.clone(),
-            };
-            let about = about(name.clone(), request.sha256.as_deref(), Some(origin))?;
-            let imported = self.store.import(ImportFrom::Stream(stream), &about)?;
-            Ok(added(&imported.content, imported.novelty))
-        })
+        let about = about(name, request.sha256.as_deref(), Some(Origin::at(url.as_str())))?;
+        let imported = bringer.bring_file(&self.store, &url, about, progress)?;
+        Ok(added(&imported.content, imported.novelty))
     }
 
     fn fetch(&self, request: &FetchRequest, progress: OnProgress<'_>) -> Result<Ready, Failure> {

@@ -5,19 +5,15 @@
 //! few times a second how far it has come, and if nobody waits any more the transfer ends.
 
 use std::future::Future;
-use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use sutler_cache::{About, Origin, QuarantineKey};
+use sutler_cache::{About, Imported, Origin, Place, QuarantineKey, Store};
 use sutler_protocol::frame::Class;
 use sutler_protocol::{ContentId, ContentName, Sha256Digest};
-use sutler_swarm::fetch::{Each, Progress as FetchProgress};
+use sutler_swarm::fetch::{Each, FileFetcher, Progress as FetchProgress};
 use sutler_swarm::gateway::Filled;
-use sutler_swarm::origin::{OriginError, Origins, Validators};
+use sutler_swarm::origin::Origins;
 use sutler_swarm::{FetchError, Fetcher, SourceAddress, Wanted};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -33,8 +29,8 @@ use crate::report::{Fetched, Progress, SourceBytes, SourceDropped, SourceKind};
 /// How often whoever waits is told how far it has come, and found to be gone.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
-/// Parts of a body that wait for the disk, at most.
-const PARTS_MAX: usize = 64;
+/// Contents of a list that wait to be handed over, at most.
+const EACH_MAX: usize = 64;
 
 /// Brings contents from peers and origins. Cheap to clone.
 #[derive(Clone)]
@@ -148,7 +144,7 @@ impl Bringer {
             all.push(wanted);
         }
         let names: Vec<ContentId> = all.iter().map(|wanted| wanted.content).collect();
-        let (sender, mut receiver) = mpsc::channel(PARTS_MAX);
+        let (sender, mut receiver) = mpsc::channel(EACH_MAX);
         let (fetcher, stop) = (fetcher.clone(), self.stop.clone());
         // On the runtime, so that `each` runs on this thread and may fetch again by itself. Ends
         // with the list, at a stop, or below.
@@ -171,71 +167,38 @@ impl Bringer {
         if self.stop.is_cancelled() { Err(interrupted()) } else { Ok(()) }
     }
 
-    /// Downloads a file in order and hands it as a stream to `take`, with what its origin says of
-    /// its version.
-    pub(super) fn download<T: Send>(
+    /// Brings a file from its origin into `store`: one that must have the digest that `about` says,
+    /// or whatever is there. What came before an interruption is gone on with where it can be.
+    pub(super) fn bring_file(
         &self,
+        store: &Store,
         url: &Url,
+        about: About,
         progress: OnProgress<'_>,
-        take: impl FnOnce(&mut (dyn Read + Send), &Validators) -> Result<T, Failure> + Send,
-    ) -> Result<T, Failure> {
-        let origins = self.origins.as_ref().ok_or_else(|| {
+    ) -> Result<Imported, Failure> {
+        let origins = self.origins.clone().ok_or_else(|| {
             Failure::new(
                 Kind::Refused,
                 format!("{url} is not to be asked for: no origin is allowed"),
             )
             .with_help("list it in [origin] allow of the config")
         })?;
-        let mut body = self.until_stopped(origins.whole(url, 0, &Validators::default()))??;
-        let (validators, bytes) = (body.file().validators.clone(), body.len());
-        let (sender, coming) = mpsc::channel(PARTS_MAX);
-        // Ends with its body, or when nobody takes the next part.
-        let pump = self.runtime.spawn(async move {
-            loop {
-                let part = body.next().await;
-                let is_last = !matches!(part, Ok(Some(_)));
-                if sender.send(part).await.is_err() || is_last {
-                    break;
-                }
-            }
-        });
-        let arrived = Arc::new(AtomicU64::new(0));
-        let fault = Arc::new(Mutex::new(None));
-        let mut stream = Parts {
-            coming,
-            current: Bytes::new(),
-            ended: false,
-            arrived: Arc::clone(&arrived),
-            fault: Arc::clone(&fault),
+        let counters = self.fetcher.as_ref().map(|fetcher| fetcher.counters().clone());
+        let files = FileFetcher::new(store.clone(), origins, counters.unwrap_or_default());
+        let key = match about.sha256 {
+            Some(sha256) => QuarantineKey::Digest(sha256),
+            None => QuarantineKey::Place(Place::of(url.as_str())),
         };
-        let (done, ended) = std_mpsc::channel();
-        let taken = std::thread::scope(|scope| {
-            scope.spawn(move || {
-                // Nobody waits for it if this thread was told to stop meanwhile.
-                drop(done.send(take(&mut stream, &validators)));
-            });
-            loop {
-                match ended.recv_timeout(TELL_EVERY) {
-                    Ok(taken) => break taken,
-                    Err(std_mpsc::RecvTimeoutError::Disconnected) => {
-                        break Err(Failure::new(Kind::Internal, "the store's thread ended"));
-                    }
-                    Err(std_mpsc::RecvTimeoutError::Timeout) => {}
-                }
-                let bytes_had = arrived.load(Ordering::Relaxed);
-                let told = progress(Progress { subject: url.to_string(), bytes_had, bytes });
-                if told.is_break() || self.stop.is_cancelled() {
-                    // The stream fails at its next part, and with it the import.
-                    pump.abort();
-                }
-            }
-        });
-        // What went wrong with the origin says more than that the stream failed.
-        let fault = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (taken, fault) {
-            (Err(_), Some(fault)) => Err(fault),
-            (taken, _) => taken,
-        }
+        let (sender, told) = watch::channel(FetchProgress::default());
+        let filled = move |filled: Filled| {
+            sender.send_modify(|told| (told.have_bytes, told.len) = (filled.have, filled.len));
+        };
+        let (subject, url) = (url.to_string(), url.clone());
+        let fetching = async move {
+            let (imported, _received) = files.fetch(key, &url, about, filled).await?;
+            Ok(imported)
+        };
+        self.watched(fetching, &told, &subject, progress)
     }
 
     fn fetcher(&self) -> Result<&Fetcher, Failure> {
@@ -243,16 +206,6 @@ impl Bringer {
             Failure::new(Kind::Refused, "this machine has no identity to show to peers").with_help(
                 "make one: sutler org issue ORG_DIR --site SITE --role agent --out DATA/identity",
             )
-        })
-    }
-
-    fn until_stopped<T>(&self, future: impl Future<Output = T>) -> Result<T, Failure> {
-        self.runtime.block_on(async {
-            tokio::select! {
-                value = future => Ok(value),
-                // Cancel-safe: a token stays cancelled.
-                () = self.stop.cancelled() => Err(interrupted()),
-            }
         })
     }
 
@@ -391,45 +344,5 @@ pub fn report(fetched: &sutler_swarm::Fetched, name: ContentName) -> Fetched {
         dropped,
         bytes_again: told.wasted_bytes(),
         verified: fetched.content.is_complete(),
-    }
-}
-
-/// A body that arrives in parts from the runtime, read on a thread that may block. `None` is its
-/// end; without one it was cut off.
-struct Parts {
-    coming: mpsc::Receiver<Result<Option<Bytes>, OriginError>>,
-    current: Bytes,
-    ended: bool,
-    arrived: Arc<AtomicU64>,
-    fault: Arc<Mutex<Option<Failure>>>,
-}
-
-impl Read for Parts {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.current.is_empty() {
-            match self.coming.blocking_recv() {
-                Some(Ok(Some(part))) => self.current = part,
-                Some(Ok(None)) => {
-                    self.coming.close();
-                    self.ended = true;
-                    return Ok(0);
-                }
-                Some(Err(error)) => return Err(self.fail(Failure::from(error))),
-                None if self.ended => return Ok(0),
-                None => return Err(self.fail(interrupted())),
-            }
-        }
-        let bytes = self.current.len().min(into.len());
-        into[..bytes].copy_from_slice(&self.current.split_to(bytes));
-        self.arrived.fetch_add(bytes as u64, Ordering::Relaxed);
-        Ok(bytes)
-    }
-}
-
-impl Parts {
-    fn fail(&self, failure: Failure) -> io::Error {
-        let error = io::Error::other(failure.to_string());
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
-        error
     }
 }

@@ -8,7 +8,9 @@ use std::io;
 
 use sutler_cache::import::ImportError;
 use sutler_cache::relocate::RelocateError;
-use sutler_cache::{CompleteError, CreateError, OpenError, PromoteError, ReadError};
+use sutler_cache::{
+    CompleteError, CreateError, OpenError, PromoteError, QuarantineError, ReadError,
+};
 use sutler_protocol::frame::Refusal;
 use sutler_swarm::FetchError;
 use sutler_swarm::origin::{OriginError, ReplyFault};
@@ -17,6 +19,8 @@ use sutler_swarm::peer::RequestError;
 use crate::failure::{Failure, Kind};
 
 const MAKE_ROOM: &str = "`sutler store gc` frees what is not pinned; or raise bytes_max in [store]";
+
+const LIST_THE_ORIGIN: &str = "list the origin in [origin] allow of the config";
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
@@ -99,7 +103,7 @@ impl From<OriginError> for Failure {
         let kind = kind_of_origin(&error);
         let failure = Self::from_error(kind, &error);
         match kind {
-            Kind::Refused => failure.with_help("list the origin in [origin] allow of the config"),
+            Kind::Refused => failure.with_help(LIST_THE_ORIGIN),
             _ => failure,
         }
     }
@@ -117,9 +121,8 @@ impl From<FetchError> for Failure {
             }
             FetchError::NoSource { .. } | FetchError::Resolve { .. } => Kind::Unreachable,
             FetchError::Origin(source) => kind_of_origin(source),
-            FetchError::Promote(source) if matches!(**source, PromoteError::Mismatch { .. }) => {
-                Kind::Corrupt
-            }
+            FetchError::Promote(source) => kind_of_promote(source),
+            FetchError::Quarantine(QuarantineError::Full { .. }) => Kind::NoSpace,
             FetchError::Create(source) => kind_of_create(source),
             FetchError::Complete { source, .. } => kind_of_complete(source),
             _ => Kind::Store,
@@ -130,6 +133,12 @@ impl From<FetchError> for Failure {
             Kind::Unreachable => failure.with_help(
                 "what was verified is kept: run the same command again, or name more sources",
             ),
+            Kind::Refused if matches!(error, FetchError::Origin(_)) => {
+                failure.with_help(LIST_THE_ORIGIN)
+            }
+            _ if matches!(error, FetchError::Quarantine(QuarantineError::Busy { .. })) => {
+                failure.with_help("wait until that has ended, and run the same command again")
+            }
             _ => failure,
         }
     }
@@ -168,6 +177,15 @@ fn kind_of_create(error: &CreateError) -> Kind {
         _ if no_space(error) => Kind::NoSpace,
         CreateError::Full { .. } => Kind::NoSpace,
         CreateError::Length { .. } | CreateError::Digest { .. } => Kind::Corrupt,
+        _ => Kind::Store,
+    }
+}
+
+fn kind_of_promote(error: &PromoteError) -> Kind {
+    match error {
+        PromoteError::Mismatch { .. } => Kind::Corrupt,
+        PromoteError::Create { source, .. } => kind_of_create(source),
+        PromoteError::Complete { source, .. } => kind_of_complete(source),
         _ => Kind::Store,
     }
 }

@@ -50,6 +50,7 @@ use links::Links;
 pub use many::Each;
 pub use report::{FetchReport, Progress, SourceKind, SourceShare};
 pub use sutler_cache::QuarantineKey;
+pub use whole::FileFetcher;
 
 /// How often a peer that is busy is asked again: a node that fills as much as it may says so every
 /// 2 s, and in two minutes it has some room.
@@ -212,6 +213,11 @@ impl Fetcher {
     /// Returns the endpoint that is asked through.
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Returns the counters that it adds to.
+    pub const fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// Fetches what is missing of a content, from all its sources together.

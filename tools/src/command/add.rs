@@ -37,7 +37,8 @@ const GROUP_BYTES_MAX: u64 = 64 << 20;
 pub(crate) struct Add {
     #[command(flatten)]
     data: DataArgs,
-    /// Files or http(s) URLs.
+    /// Files or http(s) URLs. An interrupted download goes on from where it was if its origin can
+    /// say that the file is still the same, or --sha256 can.
     #[arg(required = true, value_name = "FILE|URL")]
     what: Vec<String>,
     /// The SHA-256 that its vendor published; refused if the bytes have another. One file only.

@@ -1,22 +1,32 @@
 //! A content of which no hash list can be had: fetched in order from one origin into quarantine,
 //! and believed when the whole agrees.
+//!
+//! Where nothing is known that it must agree with, the file is what its origin sends. It is gone on
+//! with after an interruption only where the origin vouches, by a strong validator, that the rest
+//! is of the same version; else it is begun anew.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sutler_cache::{
-    About, Content, Origin, PromoteError, Quarantine, QuarantineError, QuarantineKey,
+    About, Content, Imported, Origin, PromoteError, Quarantine, QuarantineError, QuarantineKey,
+    Store,
 };
 use tracing::{debug, info};
 use url::Url;
 
 use super::{FetchError, Fetcher, blocking};
+use crate::counters::Counters;
 use crate::gateway::{Filled, causes};
 use crate::origin::reply::ReplyFault;
-use crate::origin::{OriginBody, OriginError, Validators};
+use crate::origin::{OriginBody, OriginError, Origins, Validators};
 
 /// Bytes handed to the disk at a time.
 const WRITE_BYTES: usize = 512 * 1024;
+
+/// How long bytes may wait for more of them before they are written: what a kill costs is at most
+/// what the line brings in this time.
+const WRITE_AFTER: Duration = Duration::from_millis(100);
 
 /// Attempts without a new byte before the origin is given up.
 const ATTEMPTS_MAX: u32 = 4;
@@ -33,7 +43,49 @@ enum PourError {
     Fetch(FetchError),
 }
 
+/// Fetches whole files from origins into a store. Needs no peers, and so no identity. Cheap to
+/// clone.
+#[derive(Clone)]
+pub struct FileFetcher {
+    store: Store,
+    origins: Origins,
+    counters: Arc<Counters>,
+}
+
 impl Fetcher {
+    /// Returns what fetches whole files into the same store.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::NoOrigins`].
+    pub fn files(&self) -> Result<FileFetcher, FetchError> {
+        let origins = self.origins.clone().ok_or(FetchError::NoOrigins)?;
+        Ok(FileFetcher::new(self.store.clone(), origins, self.counters.clone()))
+    }
+
+    /// As [`FileFetcher::fetch`], with the origins of this fetcher.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::NoOrigins`], and as there.
+    pub async fn fetch_whole(
+        &self,
+        key: QuarantineKey,
+        url: &Url,
+        about: About,
+        filled: impl FnMut(Filled),
+    ) -> Result<(Content, u64), FetchError> {
+        let (imported, received) = self.files()?.fetch(key, url, about, filled).await?;
+        Ok((imported.content, received))
+    }
+}
+
+impl FileFetcher {
+    /// Returns a fetcher into `store` that asks only `origins`, and counts what came.
+    pub const fn new(store: Store, origins: Origins, counters: Arc<Counters>) -> Self {
+        Self { store, origins, counters }
+    }
+
     /// Fetches a whole file from an origin into quarantine, resuming what an earlier attempt left,
     /// and makes a content of it if it agrees with `key`. Tells `filled` how far it is, and returns
     /// the content with the bytes that came over the line.
@@ -45,20 +97,20 @@ impl Fetcher {
     /// [`FetchError::Origin`] if the origin cannot be read to the end,
     /// [`FetchError::Quarantine`] if the store cannot keep the bytes, [`FetchError::Promote`] if
     /// they are not what was asked for.
-    pub async fn fetch_whole(
+    pub async fn fetch(
         &self,
         key: QuarantineKey,
         url: &Url,
         about: About,
         filled: impl FnMut(Filled),
-    ) -> Result<(Content, u64), FetchError> {
+    ) -> Result<(Imported, u64), FetchError> {
         let mut received = 0;
         let fetched = self.whole(key, url, &about, filled, &mut received).await;
         self.counters.fetched_vendor_bytes.add(received);
         Ok((fetched?, received))
     }
 
-    /// As [`Self::fetch_whole`]; adds the bytes that came to `received` and counts them nowhere.
+    /// As [`Self::fetch`]; adds the bytes that came to `received` and counts them nowhere.
     pub(super) async fn whole(
         &self,
         key: QuarantineKey,
@@ -66,7 +118,7 @@ impl Fetcher {
         about: &About,
         mut filled: impl FnMut(Filled),
         received: &mut u64,
-    ) -> Result<Content, FetchError> {
+    ) -> Result<Imported, FetchError> {
         let mut is_mixed = false;
         let gathered = self.gather(key, url, about, &mut filled, received, &mut is_mixed).await;
         match gathered {
@@ -88,7 +140,7 @@ impl Fetcher {
         filled: &mut impl FnMut(Filled),
         received: &mut u64,
         is_mixed: &mut bool,
-    ) -> Result<Content, FetchError> {
+    ) -> Result<Imported, FetchError> {
         let store = self.store.clone();
         let quarantine =
             blocking(move || store.quarantine(key, None)).await?.map_err(FetchError::Quarantine)?;
@@ -141,20 +193,26 @@ impl Fetcher {
         received: &mut u64,
         filled: &mut impl FnMut(Filled),
     ) -> Result<(), PourError> {
-        let had = quarantine.len();
-        if quarantine.expected_len() == Some(had) {
-            return Ok(());
-        }
-        let Some(origins) = &self.origins else {
-            return Err(PourError::Fetch(FetchError::NoOrigins));
-        };
         let known = quarantine.origin().filter(|origin| origin.url == url.as_str());
-        let validators = Validators {
+        let mut validators = Validators {
             etag: known.as_ref().and_then(|origin| origin.etag.clone()),
             last_modified: known.as_ref().and_then(|origin| origin.last_modified.clone()),
             len: quarantine.expected_len(),
         };
-        let mut body = origins.whole(url, had, &validators).await.map_err(PourError::Origin)?;
+        let is_open = matches!(quarantine.key(), QuarantineKey::Place(_));
+        if is_open && !quarantine.is_empty() && validators.if_range().is_none() {
+            debug!(%url, "nothing says that the rest is of the same version, beginning anew");
+            let begun = quarantine.clone();
+            store_work(move || begun.restart(None, None)).await?;
+            validators = Validators::default();
+        }
+        let had = quarantine.len();
+        // What nothing else vouches for is asked about even if all of it is here.
+        if quarantine.expected_len() == Some(had) && !is_open {
+            return Ok(());
+        }
+        let body = self.origins.whole(url, had, &validators).await;
+        let mut body = body.map_err(PourError::Origin)?;
         let len = body.file().len();
         let origin = Origin {
             url: url.to_string(),
@@ -190,14 +248,23 @@ async fn drain(
 ) -> Result<(), PourError> {
     let mut offset = quarantine.len();
     let mut gathered = Vec::with_capacity(WRITE_BYTES);
+    let mut due = Instant::now();
     loop {
-        let next = body.next().await;
-        if let Ok(Some(bytes)) = &next {
+        let next = if gathered.is_empty() {
+            Some(body.next().await)
+        } else {
+            // Cancel-safe: bytes leave the body only when they are returned.
+            tokio::time::timeout_at(due.into(), body.next()).await.ok()
+        };
+        if let Some(Ok(Some(bytes))) = &next {
+            if gathered.is_empty() {
+                due = Instant::now() + WRITE_AFTER;
+            }
             gathered.extend_from_slice(bytes);
         }
-        let is_over = !matches!(next, Ok(Some(_)));
+        let is_waiting = matches!(next, Some(Ok(Some(_)))) && Instant::now() < due;
         // What came before a failure is kept, too.
-        if gathered.len() >= WRITE_BYTES || (is_over && !gathered.is_empty()) {
+        if !gathered.is_empty() && (gathered.len() >= WRITE_BYTES || !is_waiting) {
             let bytes = std::mem::replace(&mut gathered, Vec::with_capacity(WRITE_BYTES));
             let (written, at) = (quarantine.clone(), offset);
             offset += bytes.len() as u64;
@@ -209,9 +276,9 @@ async fn drain(
             filled(Filled { have: offset, len });
         }
         match next {
-            Ok(Some(_)) => {}
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(PourError::Origin(error)),
+            None | Some(Ok(Some(_))) => {}
+            Some(Ok(None)) => return Ok(()),
+            Some(Err(error)) => return Err(PourError::Origin(error)),
         }
     }
 }

@@ -87,6 +87,7 @@ impl Drive<'_> {
     /// No source had a hash list: what an origin sends is believed when the whole agrees.
     async fn without_list(&mut self) -> Result<Outcome, FetchError> {
         let mut reasons = self.reasons_of(|source| matches!(source, SourceAddress::Peer(_)));
+        let files = self.fetcher.files();
         for index in 0..self.sources.len() {
             let SourceAddress::Origin(url) = self.sources[index].address.clone() else { continue };
             let key = QuarantineKey::Content(self.wanted.content);
@@ -98,10 +99,11 @@ impl Drive<'_> {
                 });
             };
             let (about, mut received) = (&self.wanted.about, 0);
-            match self.fetcher.whole(key, &url, about, filled, &mut received).await {
-                Ok(content) => {
+            let files = files.as_ref().map_err(|_| FetchError::NoOrigins)?;
+            match files.whole(key, &url, about, filled, &mut received).await {
+                Ok(imported) => {
                     self.sources[index].inline_bytes = received;
-                    return Ok(Outcome::Complete(content));
+                    return Ok(Outcome::Complete(imported.content));
                 }
                 Err(error) if error.is_of_origin() => {
                     let reason = causes(&error);
