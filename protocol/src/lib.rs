@@ -16,6 +16,7 @@
 //! | Whom to ask for what, and when to give up? | [`fetch`] |
 //! | What to send next? | [`serve`] |
 //! | Why was a stream or connection ended? | [`close`] |
+//! | Which orders are believed? | [`manifest`] |
 
 pub mod close;
 pub mod content;
@@ -23,6 +24,7 @@ pub mod fetch;
 pub mod frame;
 pub mod geometry;
 pub mod hash_list;
+pub mod manifest;
 pub mod ranges;
 pub mod serve;
 

@@ -52,6 +52,9 @@ const IMPURE: &[&str] = &[
     "std::thread",
     "Instant::now",
     "SystemTime::now",
+    "Timestamp::now",
+    "Zoned::now",
+    "aws_lc_rs::rand",
 ];
 
 const PROTOCOL: &str = "sutler-protocol";
@@ -80,7 +83,18 @@ const PLACES: [Place; 13] = [
         package: PROTOCOL,
         folder: "protocol",
         own: &[],
-        foreign: Foreign::Only(&["bincode", "blake3", "bytes", "serde", "thiserror"]),
+        foreign: Foreign::Only(&[
+            "aws-lc-rs",
+            "bincode",
+            "blake3",
+            "bytes",
+            "jiff",
+            "rustls-pki-types",
+            "serde",
+            "serde_json",
+            "serde_path_to_error",
+            "thiserror",
+        ]),
         barred_paths: IMPURE,
     },
     Place {
