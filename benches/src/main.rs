@@ -7,6 +7,7 @@
 //! | The swarm alone, store to store | [`swarm_large`] |
 //! | 2,000 small files | [`small`] |
 //! | One content to a crowd | [`fan_out`] |
+//! | A vendor's index, verified and parsed | [`index`] |
 //! | A file into the store; a node that starts again | [`add`], [`restart`] |
 //! | How large, how often, on what? | [`scale`] |
 //! | What is it done with, and where? | [`ground`] |
@@ -20,6 +21,7 @@ mod bare;
 mod crowd;
 mod fan_out;
 mod ground;
+mod index;
 mod large;
 mod nginx;
 mod process;
@@ -68,6 +70,8 @@ enum Job {
     FanOut,
     /// A file into the store, beside b3sum and cp.
     Add,
+    /// An index of the size of Debian's main, verified and parsed, beside gpgv, sha256sum and xz.
+    Index,
     /// Until a node listens again that was killed with half of 8 GiB.
     Restart,
 }
@@ -108,6 +112,7 @@ impl Job {
             Self::Small => small::run(scale),
             Self::FanOut => fan_out::run(scale),
             Self::Add => add::run(scale),
+            Self::Index => index::run(scale),
             Self::Restart => restart::run(scale),
         }
     }

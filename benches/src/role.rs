@@ -21,6 +21,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::index::Chain;
 use crate::{bare, crowd};
 
 /// What one process of a measurement does.
@@ -70,6 +71,8 @@ pub(crate) enum Role {
         clients: usize,
         bytes: u64,
     },
+    /// Verify a vendor's Release and an index, and parse the index.
+    Index(Chain),
 }
 
 /// What every process is told.
@@ -134,6 +137,7 @@ impl Role {
     /// Does it.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::Index(chain) => chain.read(),
             Self::Serve { common, store } => common.runtime()?.block_on(serve(&common, &store)),
             Self::Fetch { common, store, from, content } => {
                 common.runtime()?.block_on(fetch(&common, &store, from, content))

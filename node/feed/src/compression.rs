@@ -10,9 +10,9 @@ use flate2::bufread::MultiGzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
 
-/// Bytes that a decoder may remember, at most. `xz -6` and `zstd -19` take 8 MiB; more would not fit
-/// beside the table of a large index in the 64 MiB that reading it may take.
-pub const WINDOW_BYTES_MAX: u64 = 32 << 20;
+/// Bytes that a decoder may remember, at most: what `xz -9` asks for. Debian packs with `xz -6`, which
+/// asks for 8 MiB, and of what is asked for only as much becomes resident as the index is long.
+pub const WINDOW_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes of an index whose plain length its Release does not say. Debian's largest, of all contents,
 /// has 700 MB; of packages, 50 MB.
