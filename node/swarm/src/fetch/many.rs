@@ -15,7 +15,7 @@ use sutler_protocol::geometry::{CHUNK_BYTES_MIN, ChunkIndex};
 use sutler_protocol::{ContentId, HashList};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::report::{FetchReport, Progress, SourceKind, SourceShare};
 use super::{FetchError, Fetched, Fetcher, SourceAddress, Wanted, blocking};
@@ -65,7 +65,8 @@ impl Fetcher {
     pub async fn fetch_many(&self, wanted: Vec<Wanted>, each: mpsc::Sender<Each>) {
         let (to_store, stored) = mpsc::channel(BATCH_MAX);
         let mut stages = JoinSet::new();
-        stages.spawn(store_small(self.store.clone(), stored, each.clone()));
+        let store = self.store.clone();
+        stages.spawn(store_small(stored, each.clone(), move |batch| store_batch(&store, batch)));
         let openings = Arc::new(Semaphore::new(OPENINGS_MAX));
         let large = Arc::new(Semaphore::new(LARGE_MAX));
         let mut tasks = JoinSet::new();
@@ -149,19 +150,23 @@ impl Fetcher {
     }
 }
 
-/// Stores small contents as they come, with one barrier for all that have come meanwhile.
-async fn store_small(store: Store, mut small: mpsc::Receiver<Small>, each: mpsc::Sender<Each>) {
+/// Stores small contents as they come, with one barrier for all that have come meanwhile. Each is
+/// told of, even if the thread that was to store it ended before its work.
+async fn store_small(
+    mut small: mpsc::Receiver<Small>,
+    each: mpsc::Sender<Each>,
+    store: impl Fn(Vec<Small>) -> Vec<Each> + Clone + Send + 'static,
+) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     // Cancel-safe or not does not matter: the stage is dropped as a whole.
     while small.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        let indexes: Vec<usize> = batch.iter().map(|small| small.index).collect();
         let (taken, store) = (std::mem::take(&mut batch), store.clone());
-        let results = match blocking(move || store_batch(&store, taken)).await {
-            Ok(results) => results,
-            Err(error) => {
-                debug!(%error, "a batch was lost");
-                return;
-            }
-        };
+        let results = blocking(move || store(taken)).await.unwrap_or_else(|_| {
+            warn!(contents = indexes.len(), "the storing of a batch was cut off");
+            let cut_off = |index| Each { index, result: Err(FetchError::CutOff) };
+            indexes.into_iter().map(cut_off).collect()
+        });
         for done in results {
             // The asker is gone only if it wants no more.
             let _ = each.send(done).await;
@@ -207,4 +212,60 @@ fn begin(store: &Store, small: &Small) -> Result<Content, FetchError> {
         content.commit(ChunkIndex(0), &small.bytes).map_err(FetchError::Commit)?;
     }
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use sutler_cache::About;
+    use sutler_protocol::frame::Class;
+
+    use super::*;
+
+    fn small(index: usize) -> Small {
+        let bytes = vec![index as u8; 100];
+        let content = ContentId::of(&bytes);
+        let (about, sources) = (About::default(), Vec::new());
+        let from = SourceShare {
+            kind: SourceKind::Peer,
+            address: String::new(),
+            bytes: 100,
+            wasted_bytes: 0,
+            bytes_per_second: None,
+            left: None,
+        };
+        Small {
+            index,
+            wanted: Wanted { content, about, class: Class::Normal, sources },
+            hashes: HashList::of_one_chunk(content, 100).unwrap(),
+            bytes,
+            from,
+            started: Instant::now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn each_of_a_batch_that_was_cut_off_is_told_of_and_the_next_is_stored() {
+        let (to_store, stored) = mpsc::channel(BATCH_MAX);
+        let (each, mut told) = mpsc::channel(BATCH_MAX);
+        let stage = tokio::spawn(store_small(stored, each, |batch| {
+            assert_ne!(batch[0].index, 0, "a thread that ends before its work");
+            let stored =
+                |small: Small| Each { index: small.index, result: Err(FetchError::NoOrigins) };
+            batch.into_iter().map(stored).collect()
+        }));
+        for indexes in [0..3, 3..5] {
+            // All before the stage runs: it is on this thread.
+            for index in indexes.clone() {
+                to_store.try_send(small(index)).ok().unwrap();
+            }
+            for index in indexes {
+                let each = told.recv().await.unwrap();
+                assert_eq!(each.index, index);
+                let is_cut_off = matches!(each.result, Err(FetchError::CutOff));
+                assert_eq!(is_cut_off, index < 3);
+            }
+        }
+        drop(to_store);
+        stage.await.unwrap();
+    }
 }
