@@ -43,7 +43,7 @@ use crate::disk::Disk;
 use crate::endpoint::Endpoint;
 use crate::gateway::Filled;
 use crate::origin::{OriginError, Origins};
-use crate::peer::RequestError;
+use crate::peer::{ConnectError, RequestError};
 use drive::Outcome;
 use introduce::{Useless, no_source};
 use links::Links;
@@ -186,6 +186,14 @@ pub enum FetchError {
     CutOff,
 }
 
+/// Why one node did not resolve a vendor's digest.
+enum Unresolved {
+    /// It could not be asked.
+    Unconnected(ConnectError),
+    /// It was asked.
+    Asked(RequestError),
+}
+
 impl Fetcher {
     /// Returns a fetcher that asks through `endpoint` and stores into `store`. Without `origins`,
     /// sources over HTTP are refused.
@@ -313,33 +321,54 @@ impl Fetcher {
         let mut last = None;
         for source in &wanted.sources {
             let SourceAddress::Peer(address) = *source else { continue };
-            let peer = match self.links.peer(address, wanted.class).await {
-                Ok(peer) => peer,
-                Err(error) => {
-                    refused.push((address.to_string(), Useless::unconnected(&error)));
-                    continue;
-                }
-            };
             let filled = |Filled { have, len }: Filled| {
                 progress.send_modify(|progress| progress.upstream(have, len));
             };
-            let mut attempts = BUSY_ATTEMPTS;
-            let resolved = loop {
-                let resolved = peer.resolve(sha256, url, wanted.class, filled).await;
-                match resolved.as_ref().err().and_then(RequestError::busy_for) {
-                    Some(wait) if attempts > 0 => {
-                        attempts -= 1;
-                        tokio::time::sleep(wait).await;
-                    }
-                    _ => break resolved,
+            match self.resolve_by(address, sha256, url, wanted.class, filled).await {
+                Ok(content) => return Ok((content, address)),
+                Err(Unresolved::Asked(source)) => {
+                    last = Some(FetchError::Resolve { sha256, address, source });
                 }
-            };
-            match resolved {
-                Ok((content, _claimed_len)) => return Ok((content, address)),
-                Err(source) => last = Some(FetchError::Resolve { sha256, address, source }),
+                Err(Unresolved::Unconnected(error)) => {
+                    refused.push((address.to_string(), Useless::unconnected(&error)));
+                }
             }
         }
         Err(last.unwrap_or_else(|| no_source(sha256.to_string(), refused)))
+    }
+
+    /// Asks one node, again as long as it is busy, and once more where its connection ends: one that
+    /// was kept from earlier may lead to a process that is no more. What it has filled by then it
+    /// need not fill again.
+    async fn resolve_by(
+        &self,
+        address: SocketAddr,
+        sha256: Sha256Digest,
+        url: &Url,
+        class: Class,
+        filled: impl Fn(Filled),
+    ) -> Result<ContentId, Unresolved> {
+        let connect =
+            || async { self.links.peer(address, class).await.map_err(Unresolved::Unconnected) };
+        let mut peer = connect().await?;
+        let (mut attempts, mut may_connect) = (BUSY_ATTEMPTS, true);
+        loop {
+            let error = match peer.resolve(sha256, url, class, &filled).await {
+                Ok((content, _claimed_len)) => return Ok(content),
+                Err(error) => error,
+            };
+            match (&error, error.busy_for()) {
+                (_, Some(wait)) if attempts > 0 => {
+                    attempts -= 1;
+                    tokio::time::sleep(wait).await;
+                }
+                (RequestError::Connection(_), _) if may_connect && !error.is_identity() => {
+                    may_connect = false;
+                    peer = connect().await?;
+                }
+                _ => return Err(Unresolved::Asked(error)),
+            }
+        }
     }
 
     async fn is_complete(&self, id: ContentId) -> Result<bool, FetchError> {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use sutler_cache::{Store, StoreOptions};
 use sutler_protocol::close::CloseCode;
 use sutler_protocol::frame::{Answer, Body, ChunksRequest, Class, Open, Refusal, Request};
 use sutler_protocol::geometry::{CHUNK_BYTES_MIN, PIECE_CHUNKS};
 use sutler_protocol::serve::STEP_BYTES_MAX;
+use sutler_protocol::{ContentId, Sha256Digest};
 use sutler_swarm::fetch::SourceKind;
 use sutler_swarm::identity::Role;
 use tokio::sync::watch;
@@ -17,10 +19,15 @@ use tokio::sync::watch;
 use super::machines::{
     Organisation, Setup, add, bytes, eventually, read, soon, unseen, wanted, wanted_of,
 };
-use super::raw::{RawClient, RawServer, Sample};
+use super::raw::{RawClient, RawServer, Sample, Talk};
 use super::relay::{Line, Relay};
 
 const CHUNK: usize = CHUNK_BYTES_MIN as usize;
+
+fn sha256(bytes: &[u8]) -> Sha256Digest {
+    let digest = digest::digest(&digest::SHA256, bytes);
+    Sha256Digest::from_bytes(digest.as_ref().try_into().unwrap())
+}
 
 fn chunks_of(sample: &Sample, start: u32, end: u32, class: Class) -> Request {
     Request::Chunks(ChunksRequest {
@@ -90,6 +97,25 @@ async fn a_connection_kept_to_a_process_that_is_no_more_is_made_again_at_once() 
         assert_eq!(read(&fetched.content), sent);
         // Far from the half minute after which silence ends a connection.
         assert!(fetched.report.elapsed < Duration::from_secs(15), "{:?}", fetched.report.elapsed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_vendors_file_is_asked_for_again_where_a_kept_connection_leads_nowhere() {
+    let organisation = Organisation::new();
+    let samples = [Sample::new(bytes(2 * CHUNK, 9)), Sample::new(bytes(3 * CHUNK, 10))];
+    let [before, after] =
+        [0, 1].map(|node| RawServer::start(&organisation, &samples[node], Talk::honest));
+    let relay = Relay::start(before.address, Line::Whole).await;
+    let agent = organisation.agent();
+    let url = "http://vendor.example/file".parse().unwrap();
+    for (node, sample) in [before, after].iter().zip(&samples) {
+        relay.lead_to(node.address);
+        let wanted = wanted_of(ContentId::of(b""), [relay.address]);
+        let (digest, progress) = (sha256(&sample.bytes), unseen());
+        let fetching = agent.fetcher.fetch_vendor(digest, &url, wanted, &progress);
+        let fetched = soon("it arrives", fetching).await.unwrap();
+        assert_eq!(fetched.content.id(), sample.id());
     }
 }
 
