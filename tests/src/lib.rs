@@ -8,8 +8,10 @@
 //! | What of a command that is killed? | [`running`] |
 //! | What if everything is killed, again and again? | [`torture`] |
 //! | What chance decides? | [`random`] |
+//! | What does a client without Sutler do? | [`apt_root`] |
 //! | What does a vendor sign, hold and serve? | [`vendor`] |
 
+pub mod apt_root;
 pub mod machine;
 pub mod program;
 pub mod random;
