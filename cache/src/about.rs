@@ -27,6 +27,18 @@ pub struct About {
     pub origins: Vec<Origin>,
     /// The digest that its vendor published. Checked before the content is complete.
     pub sha256: Option<Sha256Digest>,
+    /// Who may have it from this store.
+    pub offer: Offer,
+}
+
+/// Who may have a content from the store that holds it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offer {
+    /// Every peer that knows its id or digest.
+    #[default]
+    Peers,
+    /// No peer: an HTTP cache holds it for its own clients, and nothing vouches for it.
+    Nobody,
 }
 
 /// A place that answered with the content.
@@ -78,14 +90,18 @@ impl About {
     }
 
     /// Adds what `other` says and this does not. Of an origin that both know, the newer validators
-    /// stay; of two digests the newer.
+    /// stay; of two digests the newer. What one of them offers is offered.
     pub(crate) fn merge(&mut self, other: &Self) {
         let mut origins = other.origins.clone();
         origins.extend(
             self.origins.drain(..).filter(|old| other.origins.iter().all(|new| new.url != old.url)),
         );
         let name = self.name.take().or_else(|| other.name.clone());
-        *self = Self { name, origins, sha256: other.sha256.or(self.sha256) }.bounded();
+        let offer = match (self.offer, other.offer) {
+            (Offer::Nobody, Offer::Nobody) => Offer::Nobody,
+            _ => Offer::Peers,
+        };
+        *self = Self { name, origins, sha256: other.sha256.or(self.sha256), offer }.bounded();
     }
 }
 
@@ -123,7 +139,7 @@ mod tests {
                 })
                 .chain([Origin::at(long.clone())])
                 .collect(),
-            sha256: None,
+            ..About::default()
         }
         .bounded();
         assert_eq!(about.name.map(|name| name.len()), Some(254));
@@ -137,8 +153,22 @@ mod tests {
         let mut about =
             About { origins: vec![Origin::at("a"), Origin::at("b")], ..About::default() };
         let newer = Origin { url: "b".into(), etag: Some("2".into()), last_modified: None };
-        about.merge(&About { name: Some("n".into()), origins: vec![newer.clone()], sha256: None });
+        let other =
+            About { name: Some("n".into()), origins: vec![newer.clone()], ..About::default() };
+        about.merge(&other);
         assert_eq!(about.origins, [newer, Origin::at("a")]);
         assert_eq!(about.name.as_deref(), Some("n"));
+    }
+
+    #[test]
+    fn what_was_for_nobody_is_offered_once_somebody_offers_it_and_never_withdrawn() {
+        let held_back = About { offer: Offer::Nobody, ..About::default() };
+        let mut about = held_back.clone();
+        about.merge(&held_back);
+        assert_eq!(about.offer, Offer::Nobody);
+        about.merge(&About::default());
+        assert_eq!(about.offer, Offer::Peers);
+        about.merge(&held_back);
+        assert_eq!(about.offer, Offer::Peers);
     }
 }

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use sutler_protocol::{ChunkIndex, ChunkRanges, ContentId, Geometry, HashList};
 
-use crate::about::About;
+use crate::about::{About, Offer};
 use crate::backend::{Open, StoreFile};
 use crate::eviction::Day;
 use crate::layout::{self, Kind};
@@ -117,6 +117,11 @@ impl Content {
     /// claimed.
     pub fn is_complete(&self) -> bool {
         self.0.state().complete
+    }
+
+    /// Returns whether peers may have it.
+    pub fn is_offered(&self) -> bool {
+        self.0.state().about.offer == Offer::Peers
     }
 
     /// Returns whether a vendor's digest is claimed of it that nobody has checked yet. Until then

@@ -36,11 +36,11 @@ pub mod relocate;
 pub mod scrub;
 pub mod store;
 
-pub use about::{About, Entry, Origin};
+pub use about::{About, Entry, Offer, Origin};
 pub use content::{CheckpointError, CommitError, Content, ReadError};
 pub use export::{ExportError, ExportHow};
 pub use import::{ImportError, ImportFrom, ImportHow, Imported, Novelty};
-pub use quarantine::{Place, PromoteError, Quarantine, QuarantineError, QuarantineKey};
+pub use quarantine::{PartReader, Place, PromoteError, Quarantine, QuarantineError, QuarantineKey};
 pub use store::{
     Collected, CompleteError, CreateError, EvictError, OpenError, Store, StoreOptions,
 };

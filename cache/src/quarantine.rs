@@ -7,7 +7,8 @@
 //! then it is what its origin sent, and only its origin can say that its parts are of one version.
 //!
 //! Invariants:
-//! - nothing here is listed, read, exported or served;
+//! - nothing here is listed, exported or served to peers; only who fetches may have it read, by a
+//!   [`PartReader`], for a client who asked for whatever lies at a URL;
 //! - bytes of two versions of a file are never mixed: [`Quarantine::restart`] forgets the first;
 //! - bytes that turned out wrong are removed.
 
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 use sutler_protocol::geometry::{CHUNK_BYTES_MIN, CONTENT_BYTES_MAX, TooLong};
 use sutler_protocol::{ChunkIndex, ContentId, ContentName, Sha256Digest};
 
-use crate::about::{About, Origin};
+use crate::about::{About, Offer, Origin};
 use crate::backend::{Backend, Open, StoreFile, read_file};
 use crate::content::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL};
 use crate::eviction::Standing;
@@ -54,11 +55,16 @@ pub enum QuarantineKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(ContentId);
 
+/// Reads bytes in quarantine while more come, for a client who judges them himself. What it reads
+/// stays readable when the bytes become a content, and after they were removed.
+#[derive(Clone, Debug)]
+pub struct PartReader(Arc<dyn StoreFile>);
+
 /// Bytes in quarantine, for whoever fetches them. Dropping it keeps them for another attempt.
 pub struct Quarantine {
     inner: Arc<Inner>,
     key: QuarantineKey,
-    file: Box<dyn StoreFile>,
+    file: Arc<dyn StoreFile>,
     /// Written over after each write; absent where that is of no use.
     hint: Option<Box<dyn StoreFile>>,
     progress: Mutex<Progress>,
@@ -242,6 +248,12 @@ impl Quarantine {
         progress.part.had.gaps(progress.part.len.unwrap_or(CONTENT_BYTES_MAX))
     }
 
+    /// Returns what reads the bytes while they come. The caller knows how many there are, and that
+    /// they are void after [`Quarantine::restart`].
+    pub fn reader(&self) -> PartReader {
+        PartReader(Arc::clone(&self.file))
+    }
+
     /// Returns where the bytes came from, with the validators to resume by.
     pub fn origin(&self) -> Option<Origin> {
         lock(&self.progress).part.origin.clone()
@@ -402,6 +414,8 @@ impl Quarantine {
             QuarantineKey::Content(_) | QuarantineKey::Place(_) if about.sha256.is_some() => {
                 Want::HashesAndDigest
             }
+            // By its digest it is found once something vouches for it.
+            QuarantineKey::Place(_) if about.offer == Offer::Nobody => Want::HashesAndDigest,
             QuarantineKey::Content(_) | QuarantineKey::Place(_) => Want::Hashes,
         };
         let digests = self.hash(len, want).map_err(|source| PromoteError::Read { key, source })?;
@@ -424,7 +438,8 @@ impl Quarantine {
 
     fn open(inner: &Arc<Inner>, key: QuarantineKey, used_bytes: u64) -> io::Result<Self> {
         let backend = &*inner.backend;
-        let file = backend.open(&path(key, Kind::Part), Open::Create)?;
+        let file: Arc<dyn StoreFile> =
+            Arc::from(backend.open(&path(key, Kind::Part), Open::Create)?);
         // A disk that is not real cannot say whether the machine restarted.
         let hint = match backend.disk_path() {
             Some(_) => Some(backend.open(&path(key, Kind::Hint), Open::Create)?),
@@ -581,6 +596,17 @@ impl fmt::Display for QuarantineKey {
             Self::Content(id) => id.fmt(f),
             Self::Place(place) => place.fmt(f),
         }
+    }
+}
+
+impl PartReader {
+    /// Fills `into` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// What the disk answered; an unexpected end where so many are not there.
+    pub fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(into, offset)
     }
 }
 

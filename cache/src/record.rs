@@ -13,7 +13,7 @@ use std::path::Path;
 use sutler_protocol::{ChunkRanges, ContentId, Geometry, Sha256Digest};
 
 use crate::about::VALIDATOR_BYTES_MAX;
-use crate::about::{About, NAME_BYTES_MAX, ORIGINS_MAX, Origin, URL_BYTES_MAX};
+use crate::about::{About, NAME_BYTES_MAX, ORIGINS_MAX, Offer, Origin, URL_BYTES_MAX};
 use crate::backend::{Backend, Open, StoreFile};
 use crate::content::bytes_of;
 use crate::eviction::Day;
@@ -35,7 +35,8 @@ const FLAG_SHA256: u16 = 1 << 1;
 const FLAG_SHA256_CHECKED: u16 = 1 << 2;
 const FLAG_HAS_ALL: u16 = 1 << 3;
 const FLAG_HAS_SOME: u16 = 1 << 4;
-const FLAGS: u16 = (1 << 5) - 1;
+const FLAG_NOT_OFFERED: u16 = 1 << 5;
+const FLAGS: u16 = (1 << 6) - 1;
 
 /// Whether a content's bytes were compared with its vendor's digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,6 +224,7 @@ impl Record {
         set(agrees, FLAG_SHA256_CHECKED);
         set(self.had.is_full(), FLAG_HAS_ALL);
         set(!self.had.is_full() && !self.had.is_empty(), FLAG_HAS_SOME);
+        set(self.about.offer == Offer::Nobody, FLAG_NOT_OFFERED);
         flags
     }
 
@@ -300,7 +302,11 @@ fn decode(slot: &[u8]) -> Option<Result<(u64, Record), RecordError>> {
         0 => DigestCheck::Pending,
         _ => DigestCheck::Agrees,
     };
-    let about = About { name, origins, sha256 };
+    let offer = match flags & FLAG_NOT_OFFERED {
+        0 => Offer::Peers,
+        _ => Offer::Nobody,
+    };
+    let about = About { name, origins, sha256, offer };
     Some(Ok((generation, Record { id, len, complete, about, sha256: check, last_access, had })))
 }
 
@@ -374,9 +380,12 @@ mod tests {
             .prop_map(|(url, etag, last_modified)| Origin { url, etag, last_modified });
         let name = proptest::option::of(text(90));
         let digest = proptest::option::of(any::<[u8; 32]>());
-        (name, proptest::collection::vec(origin, 0..12), digest).prop_map(
-            |(name, origins, digest)| {
-                About { name, origins, sha256: digest.map(Sha256Digest::from_bytes) }.bounded()
+        let offer = proptest::bool::ANY
+            .prop_map(|offered| if offered { Offer::Peers } else { Offer::Nobody });
+        (name, proptest::collection::vec(origin, 0..12), digest, offer).prop_map(
+            |(name, origins, digest, offer)| {
+                let sha256 = digest.map(Sha256Digest::from_bytes);
+                About { name, origins, sha256, offer }.bounded()
             },
         )
     }
@@ -425,6 +434,7 @@ mod tests {
             name: Some("n".repeat(NAME_BYTES_MAX)),
             origins: (0..ORIGINS_MAX).map(origin).collect(),
             sha256: Some(Sha256Digest::from_bytes([1; 32])),
+            offer: Offer::Nobody,
         };
         let largest = Record { about: about.bounded(), ..record(1 << 30, &[0]) };
         assert!(largest.about.origins.len() > 2);
@@ -465,10 +475,11 @@ mod tests {
             name: Some("a".into()),
             origins: vec![Origin::at("u")],
             sha256: Some(Sha256Digest::from_bytes([0xee; 32])),
+            offer: Offer::Nobody,
         };
         let written = Record { about, ..record(3 << 16, &[0, 2]) };
         let mut expected = b"sutlrec\n".to_vec();
-        expected.extend([1, 0, 0b1_0010, 0]);
+        expected.extend([1, 0, 0b11_0010, 0]);
         expected.extend([144, 0, 0, 0]);
         expected.extend([7, 0, 0, 0, 0, 0, 0, 0]);
         expected.extend([0, 0, 3, 0, 0, 0, 0, 0]);

@@ -111,6 +111,7 @@ fn a_known_content_is_not_stored_twice_and_learns_what_is_new_about_it() {
         name: Some("b.deb".into()),
         origins: vec![Origin::at("https://vendor.example/a.deb")],
         sha256: Some(sha256(&data)),
+        ..About::default()
     };
     let imported = import(&store, &path, ImportHow::Copy, &second).expect("imported");
     assert_eq!(imported.novelty, Novelty::Known);

@@ -22,6 +22,7 @@ use toml::Value;
 use toml::map::Map;
 
 use crate::failure::{Failure, Kind};
+use crate::proxy::settings::HttpProxyConfig;
 use crate::size::ByteCount;
 
 /// Bytes of a config file, at most: a long list of origins fits many times.
@@ -49,6 +50,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// The `[http]` table.
     pub http: HttpConfig,
+    /// The `[http_proxy]` table: the caching proxy for package managers.
+    pub http_proxy: HttpProxyConfig,
 }
 
 /// The `[store]` table: how much may be kept.
@@ -165,6 +168,7 @@ impl Config {
             transport: part(&mut table, "transport", &mut mistakes),
             limits: part(&mut table, "limits", &mut mistakes),
             http: part(&mut table, "http", &mut mistakes),
+            http_proxy: part(&mut table, "http_proxy", &mut mistakes),
         };
         mistakes.extend(
             table
@@ -181,11 +185,15 @@ impl Config {
             let message = "a store of no bytes holds nothing: leave it out, or set keep = false";
             mistakes.push(Mistake::new("store.bytes_max", message));
         }
-        if let Err(problems) = AllowList::new(&self.origin.allow) {
-            mistakes.extend(problems.iter().map(|(position, problem)| {
-                let causes = Failure::from_error(Kind::Usage, problem).to_string();
-                Mistake::new(format!("origin.allow[{position}]"), causes)
-            }));
+        for (part, allow) in
+            [("origin", &self.origin.allow), ("http_proxy", &self.http_proxy.allow)]
+        {
+            if let Err(problems) = AllowList::new(allow) {
+                mistakes.extend(problems.iter().map(|(position, problem)| {
+                    let causes = Failure::from_error(Kind::Usage, problem).to_string();
+                    Mistake::new(format!("{part}.allow[{position}]"), causes)
+                }));
+            }
         }
         let problems = self.transport.problems();
         mistakes.extend(problems.into_iter().map(|message| Mistake::new("transport", message)));

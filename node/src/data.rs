@@ -3,6 +3,7 @@
 //! ```text
 //! DATA/identity/      certificate and key, made by `sutler org issue`
 //! DATA/store/         the contents; sutler-cache owns what is in it
+//! DATA/proxy/         what the caching proxy remembers; may be thrown away
 //! DATA/control.sock   where commands reach the process that owns the store
 //! ```
 
@@ -33,6 +34,11 @@ impl DataFolder {
     /// Returns the folder of the store.
     pub fn store(&self) -> PathBuf {
         self.root.join("store")
+    }
+
+    /// Returns the folder of what the caching proxy remembers.
+    pub fn proxy(&self) -> PathBuf {
+        self.root.join("proxy")
     }
 
     /// Returns where the control socket lies, unless that path is too long for a socket.

@@ -188,6 +188,42 @@ impl Filler {
         Ok(Coming::Filled)
     }
 
+    /// Takes on the fill of a vendor's file, which the caller then does; `None` where one runs.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not to be filled now.
+    pub(crate) fn take_file(
+        &self,
+        sha256: Sha256Digest,
+        url: &Url,
+    ) -> Result<Option<FileTask>, Refusal> {
+        let mut fills = self.fills();
+        if fills.files.contains_key(&sha256) {
+            return Ok(None);
+        }
+        let place = (sha256, url.clone());
+        if let Some(refusal) = fills.failed_files.standing(&place, Instant::now()) {
+            return Err(refusal);
+        }
+        self.has_room(&fills)?;
+        let (sender, state) = watch::channel(Resolving::default());
+        fills.files.insert(sha256, FileFill { url: url.clone(), state });
+        drop(fills);
+        Ok(Some(FileTask(FillingFile {
+            filler: self.clone(),
+            sha256,
+            url: url.clone(),
+            state: sender,
+        })))
+    }
+
+    /// Takes note that somebody who is no peer is interested in a content, if it goes when nobody
+    /// is.
+    pub(crate) fn interested(&self, content: &Content) -> Option<Arc<dyn Send + Sync>> {
+        self.interest(content)
+    }
+
     /// Begins to fill a vendor's file, or joins the fill that is running.
     fn fill_file(&self, sha256: Sha256Digest, url: &Url) -> Result<FileFill, Refusal> {
         let mut fills = self.fills();
@@ -324,6 +360,11 @@ impl FillingFile {
             // Cancel-safe: what came stays in quarantine and is gone on with.
             result = self.whole() => result,
         };
+        self.end(result);
+    }
+
+    /// Takes it off the table, and tells those who wait what became of it.
+    fn end(self, result: Result<(ContentId, u64), Refusal>) {
         {
             let mut fills = self.filler.fills();
             // Before the result is told: who asks again then must not join what is over.
@@ -344,6 +385,7 @@ impl FillingFile {
             name: name.filter(|name| !name.is_empty()).map(str::to_owned),
             origins: vec![Origin::at(self.url.as_str())],
             sha256: Some(self.sha256),
+            ..About::default()
         };
         let filled = |filled| self.state.send_modify(|state| state.filled = filled);
         let key = QuarantineKey::Digest(self.sha256);
@@ -356,6 +398,30 @@ impl FillingFile {
         // Where nothing is kept, it stays as long as for a request.
         drop(self.filler.interest(&content));
         Ok((content.id(), content.geometry().len()))
+    }
+}
+
+/// A vendor's file that somebody fills for a reason of his own, so that who asks for it by its digest
+/// waits for that. Dropping it lets the next who asks begin anew.
+pub(crate) struct FileTask(FillingFile);
+
+impl FileTask {
+    /// Tells how far it is.
+    pub(crate) fn filled(&self, filled: Filled) {
+        self.0.state.send_modify(|state| state.filled = filled);
+    }
+
+    /// Tells what became of it.
+    pub(crate) fn finish(self, fetched: &Result<(Content, u64), FetchError>) {
+        let result = match fetched {
+            Ok((content, _)) => {
+                // Where nothing is kept, it stays as long as for a request.
+                drop(self.0.filler.interest(content));
+                Ok((content.id(), content.geometry().len()))
+            }
+            Err(error) => Err(refusal(error)),
+        };
+        self.0.end(result);
     }
 }
 
@@ -372,7 +438,7 @@ impl Drop for FillingFile {
 impl Gateway for Filler {
     async fn open(&self, id: ContentId, class: Class) -> Result<Served, Refusal> {
         let content = self.look_up(id).await?.ok_or(Refusal::Unknown)?;
-        if content.awaits_digest() {
+        if !content.is_offered() || content.awaits_digest() {
             return Err(Refusal::Unknown);
         }
         let interest = self.interest(&content);
@@ -403,6 +469,8 @@ impl Gateway for Filler {
     ) -> Result<(ContentId, u64), Refusal> {
         if let Some(id) = self.0.fetcher.store().by_digest(sha256)
             && let Some(content) = self.look_up(id).await?
+            // Who vouches for it now gets it from its vendor, and makes it one for all.
+            && content.is_offered()
             && (content.had().is_full() || self.fill(&content, class, Some(&url))? != Coming::No)
         {
             return Ok((id, content.geometry().len()));

@@ -30,6 +30,7 @@ use crate::http::HttpServer;
 use crate::local::LocalServer;
 use crate::metrics::Meter;
 use crate::owner::{Bringer, OpenStore, Service};
+use crate::proxy::Proxy;
 use crate::report::SourceKind;
 use crate::scrub;
 use crate::status::ServiceStatus;
@@ -44,6 +45,7 @@ pub struct Node {
     counters: Arc<Counters>,
     local: LocalServer,
     http: Option<HttpServer>,
+    proxy: Option<Proxy>,
     connections_max: usize,
     scrub_bytes_per_second: u64,
     stop_bringing: CancellationToken,
@@ -58,7 +60,7 @@ impl Node {
     /// Kind `usage` for the config, `store`, `refused` for the identity, `unreachable` where an
     /// address cannot be listened at.
     pub fn open(data: &DataFolder, listen: SocketAddr, config: &Config) -> Result<Self, Failure> {
-        let origins = origins(&config.origin)?;
+        let origins = origins(&with_proxy(config))?;
         let store = OpenStore::open(data.clone(), &config.store)?;
         let endpoint = endpoint(data, listen, config.transport.clone())?;
         let address = endpoint.local_address().map_err(|error| {
@@ -75,6 +77,12 @@ impl Node {
         let keep = if config.store.keep { Keep::Yes } else { Keep::For(LINGER) };
         let filler = Filler::new(fetcher.clone(), origins.clone(), keep);
         filler.vacate();
+        let proxy = config.http_proxy.listen.map(|listen| {
+            let (fetcher, filler) = (fetcher.clone(), filler.clone());
+            let folder = data.proxy();
+            Proxy::bind(listen, &config.http_proxy, &folder, fetcher, filler, origins.clone())
+        });
+        let proxy = proxy.transpose()?;
         let meter = Meter::new(store.store().clone(), Arc::clone(&counters), filler.clone());
         let service = NodeService {
             started: Instant::now(),
@@ -102,6 +110,7 @@ impl Node {
             counters,
             local,
             http,
+            proxy,
             connections_max,
             scrub_bytes_per_second: config.store.scrub_bytes_per_second.0,
             stop_bringing,
@@ -116,6 +125,11 @@ impl Node {
     /// Returns the address of `/metrics` and `/healthz`, if they are on.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().map(HttpServer::address)
+    }
+
+    /// Returns the address of the caching proxy, if it is on.
+    pub fn proxy_address(&self) -> Option<SocketAddr> {
+        self.proxy.as_ref().map(Proxy::address)
     }
 
     /// Returns the store, as commands use it.
@@ -158,6 +172,10 @@ impl Node {
         if let Some(http) = self.http {
             let stop = shutdown.clone();
             services.spawn(async move { http.run(stop).await });
+        }
+        if let Some(proxy) = self.proxy {
+            let stop = shutdown.clone();
+            services.spawn(async move { proxy.run(stop).await });
         }
         let (store, stop) = (self.fetcher.store().clone(), shutdown.clone());
         services.spawn(async move {
@@ -204,6 +222,15 @@ impl Node {
             (None, Err(_)) => Err(Failure::new(Kind::Internal, "close the store")),
         }
     }
+}
+
+/// Returns what may be asked of origins, with what the proxy's clients may ask for.
+fn with_proxy(config: &Config) -> OriginConfig {
+    let mut origin = config.origin.clone();
+    if config.http_proxy.listen.is_some() {
+        origin.allow.extend(config.http_proxy.allow.iter().cloned());
+    }
+    origin
 }
 
 /// Returns the client of the origins that a config allows.

@@ -320,7 +320,7 @@ fn about(
         }
         None => None,
     };
-    Ok(About { name, origins: origin.into_iter().collect(), sha256 })
+    Ok(About { name, origins: origin.into_iter().collect(), sha256, ..About::default() })
 }
 
 fn added(content: &Content, novelty: Novelty) -> Added {

@@ -294,6 +294,7 @@ fn name_and_origins_are_found_again_after_a_restart() {
         name: Some("a.deb".into()),
         origins: vec![Origin { url: url.into(), etag: Some("\"1\"".into()), last_modified: None }],
         sha256: Some(sha256(&right)),
+        ..About::default()
     };
     let content = store.create(list(&right), &about).expect("made");
     content.commit(ChunkIndex(0), &right).expect("right");

@@ -270,7 +270,7 @@ fn wanted(request: &FetchRequest) -> Result<(ContentName, Wanted), Failure> {
         // Replaced once the digest has led to it.
         ContentName::Vendor(_) => ContentId::from_bytes([0; 32]),
     };
-    let about = About { name: request.file_name.clone(), origins, sha256: None };
+    let about = About { name: request.file_name.clone(), origins, ..About::default() };
     Ok((name, Wanted { content, about, class: Class::Normal, sources }))
 }
 

@@ -18,7 +18,7 @@ const HANDED_OVER: u32 = 64;
 
 /// Runs disk work, and remembers whether the disk was slow lately.
 #[derive(Debug)]
-pub(crate) struct Disk {
+pub struct Disk {
     at_once: Duration,
     hand_over: AtomicU32,
 }
@@ -37,7 +37,7 @@ impl Disk {
     /// # Errors
     ///
     /// [`JoinError`] if the work panicked on a thread of its own.
-    pub(crate) async fn run<T: Send + 'static>(
+    pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
@@ -48,10 +48,7 @@ impl Disk {
     }
 
     /// Runs `work` or hands it over, for who has something else to do meanwhile.
-    pub(crate) fn begin<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Work<T> {
+    pub fn begin<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Work<T> {
         let left = self.hand_over.load(Ordering::Relaxed);
         if left > 0 {
             self.hand_over.store(left - 1, Ordering::Relaxed);
@@ -67,7 +64,7 @@ impl Disk {
 }
 
 /// Disk work that was begun.
-pub(crate) enum Work<T> {
+pub enum Work<T> {
     /// It is done.
     Done(T),
     /// A thread of its own does it.

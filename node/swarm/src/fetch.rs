@@ -50,7 +50,7 @@ use links::Links;
 pub use many::Each;
 pub use report::{FetchReport, Progress, SourceKind, SourceShare};
 pub use sutler_cache::QuarantineKey;
-pub use whole::FileFetcher;
+pub use whole::{Answered, FileFetcher, Onlooker};
 
 /// How often a peer that is busy is asked again: a node that fills as much as it may says so every
 /// 2 s, and in two minutes it has some room.
@@ -172,6 +172,9 @@ pub enum FetchError {
     /// This machine has no origins that it may ask.
     #[error("no origin may be asked from here")]
     NoOrigins,
+    /// Who asked for it did not want what the origin answered with.
+    #[error("the origin answered with something else")]
+    Unwanted,
     /// The store could not keep what came.
     #[error("keep what came until it is checked")]
     Quarantine(#[source] QuarantineError),

@@ -69,8 +69,8 @@ pub struct StoreGateway {
 }
 
 impl StoreGateway {
-    /// Looks a content up; `None` if nothing of it is here and nothing is coming, or if a vendor's
-    /// digest is claimed of it that was not checked yet.
+    /// Looks a content up; `None` if nothing of it is here and nothing is coming, if it is not for
+    /// peers, or if a vendor's digest is claimed of it that was not checked yet.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl StoreGateway {
             .map_err(|error| store_failed(&error))?
             .map_err(|error| store_failed(&error))?;
         Ok(found
-            .filter(|content| !content.awaits_digest())
+            .filter(|content| content.is_offered() && !content.awaits_digest())
             .filter(|content| stored.is_some() || !content.had().is_empty())
             .map(|content| Served { content, stored, is_filling: false, interest: None }))
     }

@@ -13,11 +13,12 @@
 //! | Why is a connection over? | [`ended`] |
 //! | How does a vendor's server become a source? | [`origin`] |
 //! | What is arriving just now? | [`arrivals`] |
+//! | Where does disk work run? | [`disk`] |
 //! | What has it all come to? | [`counters`] |
 
 pub mod arrivals;
 pub mod counters;
-mod disk;
+pub mod disk;
 pub mod ended;
 pub mod endpoint;
 pub mod fetch;

@@ -16,7 +16,7 @@ Examples:
   sutler node --data /srv/sutler --listen '[::]:7447'
   sutler node --data ./node --listen 127.0.0.1:0 --config ./node.toml
 
-Prints `listening ADDR` when ready. SIGINT and SIGTERM let open requests finish, then exit 0.";
+Prints `listening ADDR` when ready, then `metrics URL` and `proxy URL` if the config turns them on. SIGINT and SIGTERM let open requests finish, then exit 0.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -36,12 +36,16 @@ impl Node {
             let stop = runtime::stopped_by_signals()?;
             let node = SiteNode::open(&self.data.folder(), self.listen, &config)?;
             let (address, http) = (node.address(), node.http_address());
+            let proxy = node.proxy_address().map(|proxy| format!("http://{proxy}"));
             info!(%address, identity = %node.fetcher().endpoint().name(), "listening");
             output.line(format_args!("listening {address}"))?;
             if let Some(http) = http {
                 output.line(format_args!("metrics http://{http}/metrics"))?;
             }
-            output.json(&json!({ "listening": address, "http": http }))?;
+            if let Some(proxy) = &proxy {
+                output.line(format_args!("proxy {proxy}"))?;
+            }
+            output.json(&json!({ "listening": address, "http": http, "proxy": proxy }))?;
             Ok(node.run(stop).await?)
         })
     }

@@ -138,6 +138,7 @@ impl Agent {
                 name: Some(prop.name.clone()),
                 origins: origin.into_iter().collect(),
                 sha256,
+                ..About::default()
             },
             class: Class::Normal,
             sources: sources.to_vec(),

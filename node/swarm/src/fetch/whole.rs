@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sutler_cache::{
-    About, Content, Imported, Origin, PromoteError, Quarantine, QuarantineError, QuarantineKey,
-    Store,
+    About, Content, Imported, Origin, PartReader, PromoteError, Quarantine, QuarantineError,
+    QuarantineKey, Store,
 };
 use tracing::{debug, info};
 use url::Url;
@@ -19,14 +19,14 @@ use super::{FetchError, Fetcher, blocking};
 use crate::counters::Counters;
 use crate::gateway::{Filled, causes};
 use crate::origin::reply::ReplyFault;
-use crate::origin::{OriginBody, OriginError, Origins, Validators};
+use crate::origin::{OriginBody, OriginError, OriginFile, Origins, Validators};
 
 /// Bytes handed to the disk at a time.
 const WRITE_BYTES: usize = 512 * 1024;
 
 /// How long bytes may wait for more of them before they are written: what a kill costs is at most
-/// what the line brings in this time.
-const WRITE_AFTER: Duration = Duration::from_millis(100);
+/// what the line brings in this time, and who reads them as they come waits no longer.
+const WRITE_AFTER: Duration = Duration::from_millis(50);
 
 /// Attempts without a new byte before the origin is given up.
 const ATTEMPTS_MAX: u32 = 4;
@@ -36,6 +36,38 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The longest wait that an origin may ask for while somebody waits for the file.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
+
+/// Is told what becomes of a file while it is fetched whole.
+pub trait Onlooker: Send {
+    /// The bytes will lie here. Those of an earlier `begun` are void from now on.
+    fn begun(&mut self, part: PartReader) {
+        drop(part);
+    }
+
+    /// The origin has answered with a file; its bytes are taken if the onlooker wants them.
+    fn answered(&mut self, file: &OriginFile) -> Answered {
+        let _ = file;
+        Answered::Wanted
+    }
+
+    /// So much is there.
+    fn filled(&mut self, filled: Filled);
+}
+
+/// What an onlooker thinks of an origin's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// This is what was asked for.
+    Wanted,
+    /// It is something else, and nothing of it is kept.
+    Unwanted,
+}
+
+impl<F: FnMut(Filled) + Send> Onlooker for F {
+    fn filled(&mut self, filled: Filled) {
+        self(filled);
+    }
+}
 
 /// Why bytes of a body did not reach the quarantine.
 enum PourError {
@@ -73,7 +105,7 @@ impl Fetcher {
         key: QuarantineKey,
         url: &Url,
         about: About,
-        filled: impl FnMut(Filled),
+        filled: impl FnMut(Filled) + Send,
     ) -> Result<(Content, u64), FetchError> {
         let (imported, received) = self.files()?.fetch(key, url, about, filled).await?;
         Ok((imported.content, received))
@@ -102,10 +134,29 @@ impl FileFetcher {
         key: QuarantineKey,
         url: &Url,
         about: About,
-        filled: impl FnMut(Filled),
+        mut filled: impl FnMut(Filled) + Send,
+    ) -> Result<(Imported, u64), FetchError> {
+        self.fetch_seen(key, url, about, None, &mut filled).await
+    }
+
+    /// As [`Self::fetch`], for an onlooker, and beginning with an answer that the origin has given
+    /// already: one from the file's start.
+    ///
+    /// Cancel-safe, as [`Self::fetch`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fetch`]; [`FetchError::Unwanted`] if the onlooker turned an answer down.
+    pub async fn fetch_seen(
+        &self,
+        key: QuarantineKey,
+        url: &Url,
+        about: About,
+        first: Option<OriginBody>,
+        onlooker: &mut impl Onlooker,
     ) -> Result<(Imported, u64), FetchError> {
         let mut received = 0;
-        let fetched = self.whole(key, url, &about, filled, &mut received).await;
+        let fetched = self.whole(key, url, &about, first, onlooker, &mut received).await;
         self.counters.fetched_vendor_bytes.add(received);
         Ok((fetched?, received))
     }
@@ -116,28 +167,31 @@ impl FileFetcher {
         key: QuarantineKey,
         url: &Url,
         about: &About,
-        mut filled: impl FnMut(Filled),
+        first: Option<OriginBody>,
+        onlooker: &mut impl Onlooker,
         received: &mut u64,
     ) -> Result<Imported, FetchError> {
         let mut is_mixed = false;
-        let gathered = self.gather(key, url, about, &mut filled, received, &mut is_mixed).await;
+        let gathered = self.gather(key, url, about, first, onlooker, received, &mut is_mixed).await;
         match gathered {
             // Its parts may be of two versions that nothing told apart; one alone may be right.
             Err(error) if is_mixed && error.is_mismatch() => {
                 info!(%url, "parts of the file do not fit each other, beginning anew");
-                self.gather(key, url, about, &mut filled, received, &mut false).await
+                self.gather(key, url, about, None, onlooker, received, &mut false).await
             }
             gathered => gathered,
         }
     }
 
     /// Fetches the file once; tells in `is_mixed` whether that took more than one reply.
+    #[expect(clippy::too_many_arguments, reason = "one call with two outcomes to keep apart")]
     async fn gather(
         &self,
         key: QuarantineKey,
         url: &Url,
         about: &About,
-        filled: &mut impl FnMut(Filled),
+        mut first: Option<OriginBody>,
+        onlooker: &mut impl Onlooker,
         received: &mut u64,
         is_mixed: &mut bool,
     ) -> Result<Imported, FetchError> {
@@ -145,11 +199,13 @@ impl FileFetcher {
         let quarantine =
             blocking(move || store.quarantine(key, None)).await?.map_err(FetchError::Quarantine)?;
         let quarantine = Arc::new(quarantine);
+        onlooker.begun(quarantine.reader());
         let mut attempts = 0;
         loop {
             let had = quarantine.len();
             *is_mixed |= had > 0;
-            let error = match self.pour(&quarantine, url, received, filled).await {
+            let answer = first.take().filter(|_| had == 0);
+            let error = match self.pour(&quarantine, url, answer, received, onlooker).await {
                 Ok(()) => break,
                 Err(PourError::Fetch(error)) => return Err(error),
                 Err(PourError::Origin(error)) => error,
@@ -157,6 +213,8 @@ impl FileFetcher {
             if matches!(error.fault(), Some(ReplyFault::Changed | ReplyFault::WrongLength { .. })) {
                 info!(%url, "the file has changed at its origin, beginning anew");
                 let begun = quarantine.clone();
+                // Told before: nobody takes new bytes for more of the old.
+                onlooker.begun(begun.reader());
                 blocking(move || begun.restart(None, None))
                     .await?
                     .map_err(FetchError::Quarantine)?;
@@ -190,8 +248,9 @@ impl FileFetcher {
         &self,
         quarantine: &Arc<Quarantine>,
         url: &Url,
+        answer: Option<OriginBody>,
         received: &mut u64,
-        filled: &mut impl FnMut(Filled),
+        onlooker: &mut impl Onlooker,
     ) -> Result<(), PourError> {
         let known = quarantine.origin().filter(|origin| origin.url == url.as_str());
         let mut validators = Validators {
@@ -203,16 +262,23 @@ impl FileFetcher {
         if is_open && !quarantine.is_empty() && validators.if_range().is_none() {
             debug!(%url, "nothing says that the rest is of the same version, beginning anew");
             let begun = quarantine.clone();
+            onlooker.begun(begun.reader());
             store_work(move || begun.restart(None, None)).await?;
             validators = Validators::default();
         }
         let had = quarantine.len();
         // What nothing else vouches for is asked about even if all of it is here.
         if quarantine.expected_len() == Some(had) && !is_open {
+            onlooker.filled(Filled { have: had, len: Some(had) });
             return Ok(());
         }
-        let body = self.origins.whole(url, had, &validators).await;
-        let mut body = body.map_err(PourError::Origin)?;
+        let mut body = match answer {
+            Some(body) => body,
+            None => self.origins.whole(url, had, &validators).await.map_err(PourError::Origin)?,
+        };
+        if onlooker.answered(body.file()) == Answered::Unwanted {
+            return Err(PourError::Fetch(FetchError::Unwanted));
+        }
         let len = body.file().len();
         let origin = Origin {
             url: url.to_string(),
@@ -225,8 +291,8 @@ impl FileFetcher {
             begun.set_origin(&origin)
         };
         store_work(noted).await?;
-        filled(Filled { have: had, len });
-        let poured = drain(quarantine, &mut body, len, filled).await;
+        onlooker.filled(Filled { have: had, len });
+        let poured = drain(quarantine, &mut body, len, onlooker).await;
         *received += body.received();
         poured?;
         let end = quarantine.clone();
@@ -244,7 +310,7 @@ async fn drain(
     quarantine: &Arc<Quarantine>,
     body: &mut OriginBody,
     len: Option<u64>,
-    filled: &mut impl FnMut(Filled),
+    onlooker: &mut impl Onlooker,
 ) -> Result<(), PourError> {
     let mut offset = quarantine.len();
     let mut gathered = Vec::with_capacity(WRITE_BYTES);
@@ -273,7 +339,7 @@ async fn drain(
                 if written.checkpoint_due(Instant::now()) { written.checkpoint() } else { Ok(()) }
             })
             .await?;
-            filled(Filled { have: offset, len });
+            onlooker.filled(Filled { have: offset, len });
         }
         match next {
             None | Some(Ok(Some(_))) => {}

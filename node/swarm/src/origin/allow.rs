@@ -150,6 +150,27 @@ impl AllowList {
         Ok(Permitted { url, reach })
     }
 
+    /// Checks that some entry names the URL's host, whatever its scheme, port and path: what may be
+    /// asked of a host whose bytes are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn check_host(&self, url: &Url) -> Result<Reach, Refused> {
+        let (place, _) = take_apart(url)?;
+        let naming = self.entries.iter().filter(|entry| entry.place.host == place.host);
+        let reach = naming
+            .map(|entry| entry.reach)
+            .reduce(|a, b| if a == Reach::Anywhere { a } else { b })
+            .ok_or_else(|| Refused::NotAllowed {
+                scheme: place.scheme,
+                host: place.host.to_string(),
+                port: place.port,
+            })?;
+        place.check_address(reach)?;
+        Ok(reach)
+    }
+
     /// Returns whether any entry is for HTTPS, and so needs authorities to trust.
     pub fn needs_tls(&self) -> bool {
         self.entries.iter().any(|entry| entry.place.scheme == "https")

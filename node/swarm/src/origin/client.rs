@@ -16,7 +16,7 @@ use tracing::debug;
 use url::Url;
 
 use crate::origin::OriginFile;
-use crate::origin::allow::{AllowList, Permitted, Refused, Shown};
+use crate::origin::allow::{AllowList, Permitted, Reach, Refused, Shown};
 use crate::origin::body::{OriginBody, head_timeout};
 use crate::origin::config::OriginConfig;
 use crate::origin::dial::{Dial, SystemResolver, tls};
@@ -32,6 +32,21 @@ pub const REDIRECTS_MAX: u32 = 5;
 
 /// The status that is about us, not about the file.
 const TOO_MANY_REQUESTS: u16 = 429;
+
+/// The status that says that nothing changed.
+const NOT_MODIFIED: u16 = 304;
+
+/// Bytes of a header that is kept as text, at most.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// What a file that is held has become.
+#[derive(Debug)]
+pub enum Refreshed {
+    /// It is still the same.
+    Same,
+    /// It is another, or its origin cannot tell: this is it, from its start.
+    New(Box<OriginBody>),
+}
 
 /// The origins that may be asked, and the connections to them. Cheap to clone.
 #[derive(Clone)]
@@ -131,7 +146,7 @@ impl Origins {
                     ReplyFault::PastEnd { len: Some(0) } | ReplyFault::WrongLength { got: 0, .. },
                 ) => {
                     let validators = Validators { len: Some(0), ..Validators::default() };
-                    Ok(OriginFile { validators, ranges: false, final_url: url.clone() })
+                    Ok(OriginFile::at(url.clone(), validators, false))
                 }
                 _ => Err(error),
             },
@@ -157,8 +172,7 @@ impl Origins {
     ) -> Result<OriginBody, OriginError> {
         if bytes.is_empty() {
             self.permits(url).map_err(|source| refused(url, source))?;
-            let file =
-                OriginFile { validators: validators.clone(), ranges: true, final_url: url.clone() };
+            let file = OriginFile::at(url.clone(), validators.clone(), true);
             let nothing = Reading {
                 skip: 0,
                 take: Some(0),
@@ -203,13 +217,60 @@ impl Origins {
         self.ask(url, &RangeRequest::from(from, validators.clone())).await
     }
 
-    /// Asks, follows redirects, and judges the reply.
+    /// Asks whether a file is still the one that `held` was recorded of, and reads it from its
+    /// start if it is not. Without an `ETag` or a date in `held` it is read in any case.
+    ///
+    /// Cancel-safe: nothing is kept of a dropped call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Origins::read`].
+    pub async fn refresh(&self, url: &Url, held: &Validators) -> Result<Refreshed, OriginError> {
+        self.question(url, &RangeRequest::from(0, Validators::default()), Some(held)).await
+    }
+
+    /// Returns the reach of a host that some entry of the allow-list names, at whatever port and
+    /// path, for a tunnel that nobody looks into.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] if none does, or if the host is an address that the entry does not cover.
+    pub fn permits_host(&self, url: &Url) -> Result<Reach, Refused> {
+        self.shared.allow.check_host(url)
+    }
+
+    pub(crate) fn dial(&self) -> &Dial {
+        &self.shared.dial
+    }
+
+    /// Asks without a condition.
     async fn ask(&self, url: &Url, request: &RangeRequest) -> Result<OriginBody, OriginError> {
+        match self.question(url, request, None).await? {
+            Refreshed::New(body) => Ok(*body),
+            // `question` reads `304` as this only where it gave a condition.
+            Refreshed::Same => Err(OriginError::Fault {
+                url: Shown::from(url),
+                source: ReplyFault::Status { status: NOT_MODIFIED },
+            }),
+        }
+    }
+
+    /// Asks, follows redirects, and judges the reply.
+    async fn question(
+        &self,
+        url: &Url,
+        request: &RangeRequest,
+        held: Option<&Validators>,
+    ) -> Result<Refreshed, OriginError> {
+        let held = held.filter(|held| held.etag.is_some() || held.last_modified.is_some());
         let mut here = self.shared.allow.check(url).map_err(|source| refused(url, source))?;
         for _ in 0..=REDIRECTS_MAX {
             self.respect_pause(here.url())?;
-            let response = self.send(&here, request).await?;
+            let response = self.send(&here, request, held).await?;
             let (status, headers) = (response.status(), response.headers());
+            if held.is_some() && status.as_u16() == NOT_MODIFIED {
+                return Ok(Refreshed::Same);
+            }
             let path = here.url().path();
             match judge(request, path, status, headers) {
                 Verdict::Read(reading) => {
@@ -217,10 +278,13 @@ impl Origins {
                         validators: reading.file.clone(),
                         ranges: reading.ranges,
                         final_url: here.url().clone(),
+                        content_type: plain(headers, &header::CONTENT_TYPE),
+                        cache_control: plain(headers, &header::CACHE_CONTROL),
                     };
                     // A body that is not wanted is not waited for.
                     let response = (reading.take != Some(0)).then_some(response);
-                    return Ok(OriginBody::new(response, file, &reading, self.shared.patience));
+                    let body = OriginBody::new(response, file, &reading, self.shared.patience);
+                    return Ok(Refreshed::New(Box::new(body)));
                 }
                 Verdict::Redirect(target) => here = self.follow(&here, &target)?,
                 Verdict::Refuse(source) => {
@@ -237,6 +301,7 @@ impl Origins {
         &self,
         permitted: &Permitted,
         request: &RangeRequest,
+        held: Option<&Validators>,
     ) -> Result<Response, OriginError> {
         let url = permitted.url();
         let mut asked = self
@@ -251,6 +316,14 @@ impl Origins {
         // A recorded validator that is no header value is not sent: it would not match anyway.
         if let Some(Ok(validator)) = request.if_range().map(HeaderValue::from_str) {
             asked = asked.header(header::IF_RANGE, validator);
+        }
+        for (name, condition) in [
+            (header::IF_NONE_MATCH, held.and_then(|held| held.etag.as_deref())),
+            (header::IF_MODIFIED_SINCE, held.and_then(|held| held.last_modified.as_deref())),
+        ] {
+            if let Some(Ok(condition)) = condition.map(HeaderValue::from_str) {
+                asked = asked.header(name, condition);
+            }
         }
         match timeout(self.shared.head_timeout, asked.send()).await {
             Ok(Ok(response)) => {
@@ -304,6 +377,13 @@ impl fmt::Debug for Origins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Origins").field("allow", &self.shared.allow).finish_non_exhaustive()
     }
+}
+
+/// Returns a header that came once, as text of a sane length.
+fn plain(headers: &header::HeaderMap, name: &header::HeaderName) -> Option<String> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok().filter(|value| value.len() <= TEXT_BYTES_MAX)?;
+    values.next().is_none().then(|| value.to_owned())
 }
 
 fn refused(url: &Url, source: Refused) -> OriginError {

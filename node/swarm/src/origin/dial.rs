@@ -42,6 +42,8 @@ const USER_AGENT: &str = concat!("sutler/", env!("CARGO_PKG_VERSION"));
 
 /// The clients, one for each way and reach.
 pub(crate) struct Dial {
+    resolver: Arc<dyn Resolve>,
+    connect_timeout: Duration,
     proxies: Proxies,
     public: Client,
     anywhere: Client,
@@ -50,7 +52,7 @@ pub(crate) struct Dial {
 }
 
 /// Resolves names, and lets only those addresses pass that the reach permits.
-struct Guard {
+pub(crate) struct Guard {
     inner: Arc<dyn Resolve>,
     reach: Reach,
 }
@@ -78,12 +80,29 @@ impl Dial {
             builder.dns_resolver(Arc::clone(resolver)).build().map(Some)
         };
         Ok(Self {
+            resolver: Arc::clone(resolver),
+            connect_timeout: Duration::from_millis(config.connect_timeout_ms.get()),
             public: direct(Reach::Public).map_err(OriginProblem::Client)?,
             anywhere: direct(Reach::Anywhere).map_err(OriginProblem::Client)?,
             http_proxy: through(Way::HttpProxy).map_err(OriginProblem::Client)?,
             https_proxy: through(Way::HttpsProxy).map_err(OriginProblem::Client)?,
             proxies,
         })
+    }
+
+    /// Returns the proxies that stand before origins.
+    pub(crate) fn proxies(&self) -> &Proxies {
+        &self.proxies
+    }
+
+    /// Returns how long name and connection may take.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// Returns what resolves names for connections of a reach.
+    pub(crate) fn guard(&self, reach: Reach) -> Guard {
+        Guard { inner: Arc::clone(&self.resolver), reach }
     }
 
     /// Returns the client for a URL.

@@ -100,7 +100,8 @@ impl Drive<'_> {
             };
             let (about, mut received) = (&self.wanted.about, 0);
             let files = files.as_ref().map_err(|_| FetchError::NoOrigins)?;
-            match files.whole(key, &url, about, filled, &mut received).await {
+            let mut filled = filled;
+            match files.whole(key, &url, about, None, &mut filled, &mut received).await {
                 Ok(imported) => {
                     self.sources[index].inline_bytes = received;
                     return Ok(Outcome::Complete(imported.content));
