@@ -498,7 +498,10 @@ fn a_damaged_record_is_set_aside_and_rebuilt_from_data_and_list() {
             content.adopt().expect("readable");
             store.complete(from_ref(&content)).expect("all of it is there");
             assert_eq!(read_all(&content).expect("intact"), right);
-            assert_eq!(store.usage().used_bytes, store.list().iter().map(|e| e.had_bytes).sum());
+            assert_eq!(
+                store.usage().used_bytes,
+                store.list().iter().map(|e| e.had_bytes).sum::<u64>()
+            );
             assert!(folder.0.path().join(format!("damaged/{id}.rec")).exists());
         }
     }
