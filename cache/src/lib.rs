@@ -17,6 +17,7 @@
 //! | How does all of it move elsewhere? | [`relocate`] |
 //! | What may be asked of a disk? | [`backend`] |
 //! | Which content is meant? | [`index`] |
+//! | What does a device believe of its manifest? | [`trust`] |
 //! | What goes when room is needed? | [`eviction`] |
 //! | How much may lie here? | [`quota`] |
 
@@ -35,6 +36,7 @@ pub mod record;
 pub mod relocate;
 pub mod scrub;
 pub mod store;
+pub mod trust;
 
 pub use about::{About, Entry, Offer, Origin};
 pub use content::{CheckpointError, CommitError, Content, ReadError};
