@@ -5,7 +5,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use quinn::TokioRuntime;
+use quinn_proto::HashedConnectionIdGenerator;
 
 use crate::identity::{
     Expect, Identity, PeerName, TlsError, client_config, peer_name, server_config,
@@ -75,9 +77,12 @@ impl Endpoint {
         let failed = |source| BindError::Socket { address, source };
         let socket = UdpSocket::bind(address).map_err(failed)?;
         transport.size_buffers(&socket);
+        let mut config = transport.endpoint();
+        let port = socket.local_addr().map_err(failed)?.port();
+        reset_what_was_before(&mut config, identity, port);
         let runtime = Arc::new(TokioRuntime);
-        let mut quinn = quinn::Endpoint::new(transport.endpoint(), Some(server), socket, runtime)
-            .map_err(failed)?;
+        let mut quinn =
+            quinn::Endpoint::new(config, Some(server), socket, runtime).map_err(failed)?;
         quinn.set_default_client_config(client);
         Ok(Self { quinn, transport: Arc::new(transport), name: identity.name().clone() })
     }
@@ -134,4 +139,21 @@ impl Endpoint {
     pub(crate) fn transport(&self) -> &TransportConfig {
         &self.transport
     }
+}
+
+/// Lets a machine that was started anew end the connections of its last life at once: whoever still
+/// sends on one is told so (a stateless reset, RFC 9000, section 10.3), and does not wait until
+/// silence ends it.
+///
+/// The keys are the same after each start, and the port's own: were two sockets to share them, who
+/// sees the packets of one could have the other end its connections (section 21.11).
+fn reset_what_was_before(config: &mut quinn::EndpointConfig, identity: &Identity, port: u16) {
+    let derived = |purpose: &[u8]| identity.derive(&[purpose, &port.to_be_bytes()].concat());
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &derived(b"stateless reset"));
+    config.reset_key(Arc::new(key));
+    // Packets of the last life must be recognised as such, or they are dropped as noise.
+    let mut ids = [0; size_of::<u64>()];
+    ids.copy_from_slice(&derived(b"connection ids")[..size_of::<u64>()]);
+    let ids = u64::from_be_bytes(ids);
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
 }

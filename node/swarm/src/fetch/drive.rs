@@ -7,7 +7,7 @@
 mod ending;
 mod sources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use sutler_cache::{About, CheckpointError, CompleteError, Content, CreateError};
@@ -33,6 +33,11 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Ticks between two looks at what a partial source has by now.
 const REFRESH_TICKS: u32 = 2;
+
+/// How long a peer that owes something may be silent before it is asked whether it is still there.
+/// One that waits for its own source answers; one that was killed is found out by its silence, or
+/// by its next life, long before the connection's idle time-out.
+const PROBE_AFTER: Duration = Duration::from_secs(2);
 
 /// Longer than any fetch waits for a source: its return ends the pause.
 const UNTIL_IT_RETURNS: Duration = Duration::from_hours(1);
@@ -285,6 +290,7 @@ impl<'a> Drive<'a> {
         let validators = self.validators(link, geometry);
         let origins = self.fetcher.origins.clone();
         let task = self.tasks.spawn(receiving.run(link.clone(), asked, origins, validators));
+        self.sources[ask.source.0 as usize].heard = Instant::now();
         self.open.insert(ask.request, (ask.source, task));
     }
 
@@ -305,7 +311,12 @@ impl<'a> Drive<'a> {
         match happening {
             Happening::Part(request) => machine.handle_part(request),
             Happening::Whole(request) => machine.handle_whole(request, now),
-            Happening::Bytes(request, bytes) => machine.handle_bytes(request, bytes, now),
+            Happening::Bytes(request, bytes) => {
+                machine.handle_bytes(request, bytes, now);
+                if let Some((source, _)) = self.open.get(&request) {
+                    self.sources[source.0 as usize].heard = now;
+                }
+            }
             Happening::Stored(request, chunks) => {
                 machine.handle_stored(request, chunks);
                 self.arrival.stored();
@@ -386,12 +397,18 @@ impl<'a> Drive<'a> {
         if !self.ticks.is_multiple_of(REFRESH_TICKS) {
             return;
         }
+        let now = Instant::now();
+        let owing: BTreeSet<SourceId> = self.open.values().map(|(source, _)| *source).collect();
         for (index, source) in self.sources.iter_mut().enumerate() {
             let Some(Link::Peer(peer)) = &source.link else { continue };
-            if !source.is_partial || source.is_refreshing || source.useless.is_some() {
+            let is_silent =
+                owing.contains(&SourceId(index as u32)) && now >= source.heard + PROBE_AFTER;
+            let is_asked = source.is_partial || is_silent;
+            if !is_asked || source.is_refreshing || source.useless.is_some() {
                 continue;
             }
             source.is_refreshing = true;
+            source.heard = now;
             let (peer, id, class) = (peer.clone(), self.wanted.content, self.wanted.class);
             self.refreshes.spawn(async move {
                 let opened = peer.open(id, Body::Nothing, class).await;

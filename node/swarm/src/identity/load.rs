@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::hkdf;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -16,6 +17,12 @@ use rustls::sign::CertifiedKey;
 use super::files::{self, Secret};
 use super::name::{PeerName, Role};
 use super::verifier::{Expect, PeerVerifier, VerifyError, name_of};
+
+/// Sets what is derived from a private key here apart from what anybody else derives from it.
+const DERIVATION: &[u8] = b"sutler/1 derived keys";
+
+/// Bytes in a derived key: one block of the hash.
+pub(crate) const DERIVED_BYTES: usize = 32;
 
 /// The file of the member's certificate and any intermediates.
 pub(super) const CHAIN_FILE: &str = "chain.pem";
@@ -30,6 +37,8 @@ pub struct Identity {
     name: PeerName,
     certified: Arc<CertifiedKey>,
     roots: Arc<[CertificateDer<'static>]>,
+    /// What further keys are derived from; the private key itself is not kept.
+    secret: Arc<hkdf::Prk>,
 }
 
 /// Why an identity folder is of no use.
@@ -101,7 +110,10 @@ impl Identity {
         let chain = certificates(&chain_path)?;
         let roots = certificates(&dir.join(ROOTS_FILE))?;
         let key_path = dir.join(KEY_FILE);
-        let key = any_supported_type(&key(&key_path)?)
+        let key = key(&key_path)?;
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, DERIVATION);
+        let secret = Arc::new(salt.extract(key.secret_der()));
+        let key = any_supported_type(&key)
             .map_err(|_| LoadError::Unparsable { path: key_path.clone(), what: "private key" })?;
         let certified = CertifiedKey::new(chain, key);
         let (leaf, intermediates) = certified.cert.split_first().ok_or_else(|| {
@@ -114,7 +126,7 @@ impl Identity {
         PeerVerifier::new(&roots, Expect::new(name.organisation().clone(), all))
             .and_then(|verifier| verifier.verify(leaf, intermediates, now))
             .map_err(invalid)?;
-        Ok(Self { name, certified: Arc::new(certified), roots: roots.into() })
+        Ok(Self { name, certified: Arc::new(certified), roots: roots.into(), secret })
     }
 
     /// Returns the member's own name.
@@ -130,6 +142,18 @@ impl Identity {
     /// Returns what the member shows of itself: its certificate, then any intermediates.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.certified.cert
+    }
+
+    /// Derives a key of its own for a `purpose`: the same whenever this identity is loaded, and of
+    /// no use for finding the private key or the key of another purpose (HKDF, RFC 5869).
+    pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; DERIVED_BYTES] {
+        let mut derived = [0; DERIVED_BYTES];
+        let info = [purpose];
+        self.secret
+            .expand(&info, hkdf::HKDF_SHA256)
+            .and_then(|key| key.fill(&mut derived))
+            .expect("one block of the hash is never too long");
+        derived
     }
 
     pub(super) fn certified(&self) -> Arc<CertifiedKey> {

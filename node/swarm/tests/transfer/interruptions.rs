@@ -1,6 +1,7 @@
 //! What befalls a transfer on its way: lines that drop and move, processes that end, servers that shut
 //! down, and sources that are themselves still fetching.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -12,12 +13,14 @@ use sutler_protocol::frame::{Answer, Body, ChunksRequest, Class, Open, Refusal, 
 use sutler_protocol::geometry::{CHUNK_BYTES_MIN, PIECE_CHUNKS};
 use sutler_protocol::serve::STEP_BYTES_MAX;
 use sutler_protocol::{ContentId, Sha256Digest};
+use sutler_swarm::ended::Ended;
 use sutler_swarm::fetch::SourceKind;
 use sutler_swarm::identity::Role;
+use sutler_swarm::peer::RequestError;
 use tokio::sync::watch;
 
 use super::machines::{
-    Organisation, Setup, add, bytes, eventually, read, soon, unseen, wanted, wanted_of,
+    Organisation, Setup, add, bytes, eventually, read, soon, unseen, v4, wanted, wanted_of,
 };
 use super::raw::{RawClient, RawServer, Sample, Talk};
 use super::relay::{Line, Relay};
@@ -98,6 +101,79 @@ async fn a_connection_kept_to_a_process_that_is_no_more_is_made_again_at_once() 
         // Far from the half minute after which silence ends a connection.
         assert!(fetched.report.elapsed < Duration::from_secs(15), "{:?}", fetched.report.elapsed);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_machine_that_was_started_anew_ends_the_connections_of_its_last_life() {
+    let organisation = Organisation::new();
+    let identity = organisation.identity(Role::Node);
+    let set_up = |listen: SocketAddr| {
+        let identity = Some(identity.clone());
+        organisation.set_up(Setup { listen, identity, ..Setup::of(Role::Node) })
+    };
+    let before = set_up(v4());
+    // The same port; another address, because in its first life it never says goodbye.
+    let after = set_up((Ipv4Addr::new(127, 0, 0, 2), before.address.port()).into());
+    let relay = Relay::start(before.address, Line::Whole).await;
+    let agent = organisation.agent();
+    let peer = agent.fetcher.endpoint().connect(relay.address).await.unwrap();
+    let id = ContentId::of(b"unknown");
+    let refused = peer.open(id, Body::Nothing, Class::Normal).await.unwrap_err();
+    assert!(matches!(refused, RequestError::Refused(Refusal::Unknown)), "{refused:?}");
+    relay.lead_to(after.address);
+    let ended = peer.open(id, Body::Nothing, Class::Normal).await.unwrap_err();
+    assert!(matches!(ended, RequestError::Connection(Ended::Reset)), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn another_machine_at_the_same_address_cannot_end_them() {
+    let organisation = Organisation::new();
+    let before = organisation.node();
+    let listen = (Ipv4Addr::new(127, 0, 0, 3), before.address.port()).into();
+    let other = organisation.set_up(Setup { listen, ..Setup::of(Role::Node) });
+    let relay = Relay::start(before.address, Line::Whole).await;
+    let agent = organisation.agent();
+    let peer = agent.fetcher.endpoint().connect(relay.address).await.unwrap();
+    let id = ContentId::of(b"unknown");
+    peer.open(id, Body::Nothing, Class::Normal).await.unwrap_err();
+    relay.lead_to(other.address);
+    let ended = peer.open(id, Body::Nothing, Class::Normal).await.unwrap_err();
+    let is_silent =
+        matches!(ended, RequestError::Connection(Ended::Silence) | RequestError::Timeout);
+    assert!(is_silent, "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R34
+async fn a_machine_that_is_killed_in_mid_transfer_is_found_out_by_asking() {
+    let organisation = Organisation::new();
+    let sample = Sample::new(bytes(20 * CHUNK, 11));
+    // It sends half of what it owes, and then nothing.
+    let killed = RawServer::start(&organisation, &sample, |mut talk| async move {
+        let Request::Chunks(asked) = talk.request.clone() else { return talk.honest().await };
+        let bytes = talk.sample.asked_for(&asked);
+        talk.say(&Answer::Chunks { bytes: bytes.len() as u64 }).await;
+        talk.say_bytes(&bytes[..bytes.len() / 2]).await;
+        std::future::pending::<()>().await;
+    });
+    let after = organisation.node();
+    add(&after.store, &sample.bytes);
+    let relay = Relay::start(killed.address, Line::Whole).await;
+    let agent = organisation.agent();
+    let had = || {
+        let content = agent.store.content(sample.id()).unwrap();
+        content.is_some_and(|content| !content.had().is_empty())
+    };
+    let (wanted, progress) = (wanted_of(sample.id(), [relay.address]), unseen());
+    let dying = async {
+        eventually("some of it is here", had).await;
+        relay.lead_to(after.address);
+    };
+    let fetching = agent.fetcher.fetch(&wanted, &progress);
+    let (fetched, ()) = soon("it completes", async { tokio::join!(fetching, dying) }).await;
+    let fetched = fetched.unwrap();
+    assert_eq!(read(&fetched.content), *sample.bytes);
+    // Far from the half minute after which silence ends a connection.
+    assert!(fetched.report.elapsed < Duration::from_secs(20), "{:?}", fetched.report.elapsed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -48,6 +48,8 @@ pub(super) struct Setup {
     /// The folder of a machine that was there before.
     pub(super) folder: Option<PathBuf>,
     pub(super) connections_max: usize,
+    /// The identity of a machine that was there before.
+    pub(super) identity: Option<Identity>,
 }
 
 pub(super) struct Organisation {
@@ -68,6 +70,7 @@ impl Setup {
             backend: None,
             folder: None,
             connections_max: CONNECTIONS_MAX,
+            identity: None,
         }
     }
 }
@@ -112,7 +115,7 @@ impl Organisation {
             Some(backend) => Store::open_on(backend, setup.options).unwrap(),
             None => open(&folder, setup.options),
         };
-        let identity = self.identity(setup.role);
+        let identity = setup.identity.unwrap_or_else(|| self.identity(setup.role));
         let endpoint = Endpoint::bind(setup.listen, &identity, setup.transport).unwrap();
         let address = endpoint.local_address().unwrap();
         let (arrivals, counters) = (Arrivals::default(), Arc::new(Counters::default()));

@@ -33,6 +33,8 @@ pub(super) struct Source {
     pub(super) useless: Option<Useless>,
     pub(super) is_partial: bool,
     pub(super) is_refreshing: bool,
+    /// When it last sent anything, or was asked.
+    pub(super) heard: Instant,
     pub(super) returns: u32,
     /// How often it said that it is busy when it was to introduce itself.
     busy_times: u32,
@@ -228,6 +230,7 @@ impl Source {
             useless: None,
             is_partial: false,
             is_refreshing: false,
+            heard: Instant::now(),
             returns: 0,
             busy_times: 0,
             inline_bytes: 0,
