@@ -18,6 +18,8 @@ use sutler_cache::Store;
 use sutler_swarm::counters::Counters;
 
 use crate::fill::Filler;
+use crate::proxy::Gauge;
+use crate::status::{OriginStatus, ProxyStatus};
 
 /// Reads a node's numbers. Cheap to clone.
 #[derive(Clone)]
@@ -27,10 +29,16 @@ pub struct Meter {
 
 impl Meter {
     /// Returns the meter of a node.
-    pub fn new(store: Store, counters: Arc<Counters>, filler: Filler) -> Self {
+    pub fn new(
+        store: Store,
+        counters: Arc<Counters>,
+        filler: Filler,
+        proxy: Option<Gauge>,
+    ) -> Self {
         let mut registry = Registry::default();
         let started = Instant::now();
-        registry.register_collector(Box::new(Numbers { store, counters, filler, started }));
+        let numbers = Numbers { store, counters, filler, proxy, started };
+        registry.register_collector(Box::new(numbers));
         Self { registry: Arc::new(registry) }
     }
 
@@ -50,6 +58,7 @@ struct Numbers {
     store: Store,
     counters: Arc<Counters>,
     filler: Filler,
+    proxy: Option<Gauge>,
     started: Instant,
 }
 
@@ -97,6 +106,9 @@ impl Collector for Numbers {
             ConstCounter::new(value).encode(metric)?;
         }
         self.by_source(&mut encoder)?;
+        if let Some(proxy) = &self.proxy {
+            of_proxy(&proxy.status(), &mut encoder)?;
+        }
         let entries = self.store.list();
         let open = opened.saturating_sub(counters.connections_closed.value());
         for (name, help, value) in [
@@ -140,4 +152,55 @@ impl Numbers {
         }
         Ok(())
     }
+}
+
+// D6, R40, R41
+fn of_proxy(status: &ProxyStatus, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    for (name, help, value) in [
+        ("sutler_proxy_requests", "Requests of the proxy's clients", status.requests),
+        ("sutler_proxy_hits", "Requests answered with what was held", status.hits),
+        ("sutler_proxy_stale", "Requests answered though the origin is in trouble", status.stale),
+        ("sutler_proxy_refused", "Requests for what may not be had", status.refused),
+        ("sutler_proxy_tunnels", "Tunnels opened", status.tunnels),
+        ("sutler_proxy_disk_bytes", "Bytes sent that were on the disk", status.bytes_from_disk),
+        ("sutler_proxy_passed_bytes", "Bytes sent while they came", status.bytes_passed),
+    ] {
+        let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(metric)?;
+    }
+    for (name, help, value) in [
+        (
+            "sutler_proxy_origin_requests",
+            "Requests by host of the origin",
+            (|of: &OriginStatus| of.requests) as fn(&OriginStatus) -> u64,
+        ),
+        ("sutler_proxy_origin_hits", "Hits by host of the origin", |of| of.hits),
+        ("sutler_proxy_vendor_bytes", "Bytes from the origin itself", |of| of.bytes_from_vendor),
+        ("sutler_proxy_node_bytes", "Bytes of the origin from other nodes", |of| {
+            of.bytes_from_nodes
+        }),
+    ] {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (host, of) in &status.origins {
+            let labels = [("origin", host.as_str())];
+            ConstCounter::new(value(of)).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let help = "Whether a feed vouches for what it names, and if not, why";
+    let mut family =
+        encoder.encode_descriptor("sutler_feed_verified", help, None, MetricType::Gauge)?;
+    for feed in &status.feeds {
+        let labels = [("feed", feed.url.as_str()), ("state", feed.state.as_str())];
+        let verified = i64::from(feed.state == "verified");
+        ConstGauge::new(verified).encode(family.encode_family(&labels)?)?;
+    }
+    let help = "Time since a feed was last found to be the newest";
+    let mut family =
+        encoder.encode_descriptor("sutler_feed_age_seconds", help, None, MetricType::Gauge)?;
+    for feed in &status.feeds {
+        let age = i64::try_from(feed.age_seconds).unwrap_or(i64::MAX);
+        let labels = [("feed", feed.url.as_str())];
+        ConstGauge::new(age).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }

@@ -30,7 +30,7 @@ use crate::http::HttpServer;
 use crate::local::LocalServer;
 use crate::metrics::Meter;
 use crate::owner::{Bringer, OpenStore, Service};
-use crate::proxy::Proxy;
+use crate::proxy::{Gauge, Proxy, Sources};
 use crate::report::SourceKind;
 use crate::scrub;
 use crate::status::ServiceStatus;
@@ -60,7 +60,9 @@ impl Node {
     /// Kind `usage` for the config, `store`, `refused` for the identity, `unreachable` where an
     /// address cannot be listened at.
     pub fn open(data: &DataFolder, listen: SocketAddr, config: &Config) -> Result<Self, Failure> {
-        let origins = origins(&with_proxy(config))?;
+        let proxy_at = config.http_proxy.listen;
+        let sources = proxy_at.map(|_| Sources::ask(&config.http_proxy, &data.proxy()));
+        let origins = origins(&with_sources(&config.origin, sources.as_ref()))?;
         let store = OpenStore::open(data.clone(), &config.store)?;
         let endpoint = endpoint(data, listen, config.transport.clone())?;
         let address = endpoint.local_address().map_err(|error| {
@@ -77,18 +79,21 @@ impl Node {
         let keep = if config.store.keep { Keep::Yes } else { Keep::For(LINGER) };
         let filler = Filler::new(fetcher.clone(), origins.clone(), keep);
         filler.vacate();
-        let proxy = config.http_proxy.listen.map(|listen| {
-            let (fetcher, filler) = (fetcher.clone(), filler.clone());
-            let folder = data.proxy();
-            Proxy::bind(listen, &config.http_proxy, &folder, fetcher, filler, origins.clone())
+        let proxy = proxy_at.zip(sources).map(|(listen, sources)| {
+            let (fetcher, filler, origins) = (fetcher.clone(), filler.clone(), origins.clone());
+            let (config, folder) = (&config.http_proxy, data.proxy());
+            Proxy::bind(listen, config, &folder, sources, fetcher, filler, origins)
         });
         let proxy = proxy.transpose()?;
-        let meter = Meter::new(store.store().clone(), Arc::clone(&counters), filler.clone());
+        let gauge = proxy.as_ref().map(Proxy::gauge);
+        let meter =
+            Meter::new(store.store().clone(), Arc::clone(&counters), filler.clone(), gauge.clone());
         let service = NodeService {
             started: Instant::now(),
             identity: endpoint.name().to_string(),
             address,
             counters: Arc::clone(&counters),
+            gauge,
         };
         let bringer = Bringer {
             runtime: Handle::current(),
@@ -225,12 +230,10 @@ impl Node {
 }
 
 /// Returns what may be asked of origins, with what the proxy's clients may ask for.
-fn with_proxy(config: &Config) -> OriginConfig {
-    let mut origin = config.origin.clone();
-    if config.http_proxy.listen.is_some() {
-        origin.allow.extend(config.http_proxy.allow.iter().cloned());
-    }
-    origin
+fn with_sources(config: &OriginConfig, sources: Option<&Sources>) -> OriginConfig {
+    let mut config = config.clone();
+    config.allow.extend(sources.iter().flat_map(|sources| sources.allow()).cloned());
+    config
 }
 
 /// Returns the client of the origins that a config allows.
@@ -313,6 +316,7 @@ struct NodeService {
     identity: String,
     address: SocketAddr,
     counters: Arc<Counters>,
+    gauge: Option<Gauge>,
 }
 
 impl Service for NodeService {
@@ -334,6 +338,7 @@ impl Service for NodeService {
                 (SourceKind::Vendor, counters.fetched_vendor_bytes.value()),
             ]
             .into(),
+            proxy: self.gauge.as_ref().map(Gauge::status),
         }
     }
 }

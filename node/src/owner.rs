@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sutler_cache::import::{ImportFrom, Novelty};
 use sutler_cache::scrub::ScrubStep;
-use sutler_cache::{About, Content, Entry, OpenError, Origin, Store, StoreOptions};
+use sutler_cache::{About, Content, Entry, Offer, OpenError, Origin, Store, StoreOptions};
 use sutler_protocol::hash_list::HASH_BYTES;
 use sutler_protocol::{ContentId, Sha256Digest};
 
@@ -147,6 +147,7 @@ impl OpenStore {
             name: about.name,
             sha256: about.sha256.map(|digest| digest.to_string()),
             origins: about.origins.into_iter().map(|origin| origin.url).collect(),
+            offered: about.offer == Offer::Peers,
         }
     }
 }

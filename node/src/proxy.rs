@@ -8,6 +8,7 @@
 //! | What may be set? | [`settings`] |
 //! | Who is let in, and what may that cost? | `listen`, `clients`, `strict` |
 //! | What is asked for? | `target`, `kind` |
+//! | Which index fits which signed file, and who vouches for what? | `generation`, `feeds`, `index` |
 //! | May what is held be given out? | `freshness`, `known`, `turns` |
 //! | Which part of it? | `range` |
 //! | How does it come, once for all who ask? | `flight` |
@@ -20,21 +21,26 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use sutler_feed::apt::Apt;
 use sutler_swarm::disk::Disk;
 use sutler_swarm::fetch::Fetcher;
-use sutler_swarm::origin::Origins;
+use sutler_swarm::origin::{AllowEntry, Origins};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
+use url::{Host, Position, Url};
 
 mod body;
 mod clients;
 mod durable;
 mod failed;
+mod feeds;
 mod flight;
 mod freshness;
+mod generation;
+mod index;
 mod kind;
 mod known;
 mod listen;
@@ -51,10 +57,11 @@ mod turns;
 
 use body::Reader;
 use clients::Passwords;
+use feeds::Feeds;
 use flight::Flights;
 use known::Known;
 use listen::Listener;
-use server::Server;
+use server::{Server, now};
 use settings::HttpProxyConfig;
 use shelf::Shelf;
 use tally::Tally;
@@ -62,9 +69,56 @@ use turns::Turns;
 
 use crate::failure::{Failure, Kind};
 use crate::fill::Filler;
+use crate::status::{OriginStatus, ProxyStatus};
 
 /// How often what is known is written down, and what nobody uses put back.
 const TICK: Duration = Duration::from_secs(5);
+
+/// What a proxy knows of its feeds before it has clients.
+#[derive(Debug)]
+pub struct Sources {
+    feeds: Feeds,
+    allow: Vec<AllowEntry>,
+}
+
+impl Sources {
+    /// Asks this machine's apt for its sources, if the config wants that. What is known of them later
+    /// lies in the folder `data`. Blocks while apt reads its sources.
+    pub fn ask(config: &HttpProxyConfig, data: &Path) -> Self {
+        let apt = config.apt_sources.then(|| match &config.apt_config {
+            Some(path) => Apt::with_config(path),
+            None => Apt::of_this_machine(),
+        });
+        let feeds = Feeds::new(data.join("suites.json"), apt, config.feeds.clone());
+        let followed = feeds.follow();
+        let urls = followed.iter().flat_map(|feed| [&feed.archive, &feed.release]);
+        let mut allow = config.allow.clone();
+        for entry in urls.filter_map(|url| whole_host(url)) {
+            if !allow.contains(&entry) {
+                allow.push(entry);
+            }
+        }
+        Self { feeds, allow }
+    }
+
+    /// Returns the origins that clients may ask for.
+    pub fn allow(&self) -> &[AllowEntry] {
+        &self.allow
+    }
+}
+
+/// Returns the origin of a source of this machine. Its name may lead to public addresses only; where
+/// the source is an address itself, that is what it is.
+fn whole_host(url: &str) -> Option<AllowEntry> {
+    let url = Url::parse(url).ok()?;
+    let root = url[..Position::BeforePath].to_owned();
+    match url.host()? {
+        Host::Ipv4(_) | Host::Ipv6(_) | Host::Domain("localhost") => {
+            Some(AllowEntry::private(root))
+        }
+        Host::Domain(_) => Some(AllowEntry::public(root)),
+    }
+}
 
 /// A proxy that has its socket and does not answer yet.
 pub struct Proxy {
@@ -83,6 +137,7 @@ impl Proxy {
         address: SocketAddr,
         config: &HttpProxyConfig,
         data: &Path,
+        sources: Sources,
         fetcher: Fetcher,
         filler: Filler,
         origins: Origins,
@@ -106,7 +161,8 @@ impl Proxy {
         };
         let server = Server {
             origins,
-            flights: Flights::new(fetcher.clone(), filler.clone()),
+            flights: Flights::new(fetcher.clone(), filler.clone(), &config.upstream),
+            feeds: sources.feeds,
             fetcher,
             filler,
             known: Arc::new(Known::open(data.join("known.json"))),
@@ -125,9 +181,9 @@ impl Proxy {
         self.listener.address
     }
 
-    /// Returns what it counts.
-    pub fn tally(&self) -> Arc<Tally> {
-        self.server.tally.clone()
+    /// Returns what tells how it is doing.
+    pub fn gauge(&self) -> Gauge {
+        Gauge { server: self.server.clone(), address: self.address() }
     }
 
     /// Answers until `shutdown`, then lets open requests finish for a bounded time and writes down
@@ -142,6 +198,7 @@ impl Proxy {
     /// Dropping the future closes the socket and its connections; flights go on until the node stops.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
         let Self { listener, server } = self;
+        server.reader.tasks.spawn(server.clone().recall());
         let listening = listener.run(server.clone(), shutdown);
         let looking_after = async {
             let mut tick = tokio::time::interval(TICK);
@@ -164,11 +221,51 @@ impl Proxy {
     }
 }
 
+/// Tells how a proxy is doing. Cheap to clone.
+#[derive(Clone)]
+pub struct Gauge {
+    server: Arc<Server>,
+    address: SocketAddr,
+}
+
+impl Gauge {
+    /// Returns what it has done since its start, and what it thinks of its feeds.
+    pub fn status(&self) -> ProxyStatus {
+        let tally = &self.server.tally;
+        let origin = |(host, of): (String, tally::OriginTally)| {
+            let status = OriginStatus {
+                requests: of.requests,
+                hits: of.hits,
+                bytes_from_vendor: of.vendor_bytes,
+                bytes_from_nodes: of.node_bytes,
+            };
+            (host, status)
+        };
+        ProxyStatus {
+            url: format!("http://{}", self.address),
+            requests: tally.requests.value(),
+            hits: tally.hits.value(),
+            stale: tally.stale.value(),
+            refused: tally.refused.value(),
+            tunnels: tally.tunnels.value(),
+            bytes_from_disk: tally.disk_bytes.value(),
+            bytes_passed: tally.passed_bytes.value(),
+            origins: tally.by_origin().into_iter().map(origin).collect(),
+            feeds: self.server.feeds.status(SystemTime::now()),
+        }
+    }
+}
+
 /// Writes down what is known, and puts back what nobody uses.
 async fn look_after(server: &Arc<Server>) {
     server.shelf.sweep(Instant::now());
-    let known = server.known.clone();
-    let saved = tokio::task::spawn_blocking(move || known.save()).await;
+    server.feeds.expire(now());
+    let saving = server.clone();
+    let saved = tokio::task::spawn_blocking(move || {
+        saving.known.save()?;
+        saving.feeds.save(now())
+    })
+    .await;
     if let Ok(Err(error)) = saved {
         warn!(%error, "what the proxy knows could not be written down");
     }

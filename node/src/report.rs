@@ -25,6 +25,14 @@ pub struct ContentRow {
     pub sha256: Option<String>,
     /// Where a vendor serves it.
     pub origins: Vec<String>,
+    /// Whether peers may have it; if not, the proxy holds it for its own clients.
+    #[serde(default = "yes")]
+    pub offered: bool,
+}
+
+/// What a row of an older program means.
+const fn yes() -> bool {
+    true
 }
 
 /// A content that `add` put into a store.

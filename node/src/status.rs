@@ -53,4 +53,68 @@ pub struct ServiceStatus {
     pub bytes_served: u64,
     /// Content bytes received since it started, by kind of source.
     pub bytes_by_source: BTreeMap<SourceKind, u64>,
+    /// The caching proxy, if it is on.
+    #[serde(default)]
+    pub proxy: Option<ProxyStatus>,
+}
+
+/// What the caching proxy has done since its start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// Where it listens, as a URL.
+    pub url: String,
+    /// Requests received.
+    pub requests: u64,
+    /// Those answered with what was held.
+    pub hits: u64,
+    /// Those answered with what was held though its origin was in trouble.
+    pub stale: u64,
+    /// Those refused, of clients that ask for what they may not have.
+    pub refused: u64,
+    /// Tunnels opened.
+    pub tunnels: u64,
+    /// Bytes sent to clients that were on the disk already.
+    pub bytes_from_disk: u64,
+    /// Bytes sent to clients while they came from elsewhere.
+    pub bytes_passed: u64,
+    /// What became of requests, by host of the origin.
+    pub origins: BTreeMap<String, OriginStatus>,
+    /// The suites that clients follow.
+    pub feeds: Vec<FeedStatus>,
+}
+
+/// What became of requests for files of one origin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginStatus {
+    /// Requests for its files.
+    pub requests: u64,
+    /// Those answered with what was held.
+    pub hits: u64,
+    /// Bytes that came from it.
+    pub bytes_from_vendor: u64,
+    /// Bytes of its files that came from other nodes.
+    pub bytes_from_nodes: u64,
+}
+
+/// A suite that clients follow, and whether it vouches for what it names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedStatus {
+    /// The folder of its Release.
+    pub url: String,
+    /// `verified`, or in one word why it vouches for nothing, such as `expired-index`.
+    pub state: String,
+    /// The same in a sentence.
+    pub detail: Option<String>,
+    /// Whose it is, as a verified Release says it.
+    pub owner: Option<String>,
+    /// Which suite it is, as a verified Release says it.
+    pub suite: Option<String>,
+    /// When it was last found to be the newest, in seconds since 1970.
+    pub checked_at: u64,
+    /// How long ago that was, in seconds.
+    pub age_seconds: u64,
+    /// Until when it is valid, in seconds since 1970, if it says so.
+    pub valid_until: Option<u64>,
+    /// Packages that it vouches for, as far as their indexes were read.
+    pub packages: u64,
 }

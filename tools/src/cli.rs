@@ -1,12 +1,14 @@
 //! The command line as a whole: what may be typed, and how a command's end becomes an exit code.
 
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use sutler_node::failure::{Failure, Kind};
 
-use crate::command::{add, dev, fetch, inspect, node, org, status, store};
+use crate::command::{add, apt_proxy, dev, fetch, inspect, node, org, status, store};
 use crate::exit;
 use crate::logging::{self, Verbosity};
 use crate::output::{Form, Output, Stop};
@@ -45,13 +47,15 @@ enum Command {
     Status(status::StatusArgs),
     /// Show a hash list, a record or a frame in words.
     Inspect(inspect::Inspect),
+    /// Tell apt which proxy to use: the node if it answers, else none.
+    AptProxy(apt_proxy::AptProxy),
     /// Try everything on this machine: a node, two agents, and the packages that apt would upgrade.
     Dev(dev::Dev),
 }
 
 /// Parses the command line, does what it says, and returns how that went.
 pub(crate) fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(arguments()) {
         Ok(cli) => cli,
         Err(error) => return not_parsed(&error),
     };
@@ -83,9 +87,21 @@ impl Command {
             Self::Store(store) => store.run(output),
             Self::Status(status) => status.run(output),
             Self::Inspect(inspect) => inspect.run(output),
+            Self::AptProxy(ask) => ask.run(output),
             Self::Dev(dev) => dev.run(output),
         }
     }
+}
+
+/// Returns the arguments. apt can name a program and no argument of it, so that a link by the name of
+/// `sutler-apt-proxy` stands for the command.
+fn arguments() -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = arguments.first().and_then(|first| Path::new(first).file_name());
+    if name == Some(OsStr::new("sutler-apt-proxy")) {
+        arguments.insert(1, "apt-proxy".into());
+    }
+    arguments
 }
 
 /// Prints help or version, or says what is wrong with the arguments.

@@ -1,6 +1,7 @@
 //! The commands, one file each: arguments, what is done, what is printed.
 
 pub(crate) mod add;
+pub(crate) mod apt_proxy;
 pub(crate) mod dev;
 pub(crate) mod fetch;
 pub(crate) mod inspect;

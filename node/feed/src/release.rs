@@ -149,9 +149,25 @@ fn verify(
     Ok(release)
 }
 
+/// Reads what an `InRelease` or a `Release` names without asking who signed it. It vouches for
+/// nothing: it is for a cache that hands out indexes as it got them, and wants them to fit together.
+///
+/// # Errors
+///
+/// [`ReleaseError`] if it is neither.
+pub fn read_unverified(file: &[u8]) -> Result<Vec<(String, IndexFile)>, ReleaseError> {
+    bounded(file, RELEASE_BYTES_MAX)?;
+    let named = match ClearSigned::split(file) {
+        Ok(signed) => read_unsigned(&signed.text),
+        Err(ShapeError::Front) => read_unsigned(file),
+        Err(fault) => return Err(ReleaseError::Shape(fault)),
+    };
+    named.map_err(ReleaseError::Text)
+}
+
 /// Reads the text of a Release without asking who signed it. It vouches for nothing.
 ///
-/// For fuzzing, which cannot sign; nothing else has a use for it.
+/// For fuzzing, which cannot sign, and for [`read_unverified`].
 ///
 /// # Errors
 ///

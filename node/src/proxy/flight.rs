@@ -11,18 +11,20 @@
 //! - bytes of two versions are never mixed: a reader sees [`State::epoch`] change, and breaks off.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sutler_cache::{About, Content, Offer, Origin, PartReader, Place, QuarantineKey};
-use sutler_protocol::Sha256Digest;
 use sutler_protocol::frame::{Class, Refusal};
-use sutler_swarm::fetch::{Answered, Fetcher, Onlooker};
+use sutler_protocol::{ContentId, Sha256Digest};
+use sutler_swarm::fetch::{Answered, Fetcher, Onlooker, Progress, SourceKind};
 use sutler_swarm::gateway::{Filled, Gateway, causes};
 use sutler_swarm::origin::{OriginBody, OriginFile};
+use sutler_swarm::{SourceAddress, Wanted};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use url::Url;
 
 use super::failed::Failed;
@@ -92,13 +94,24 @@ pub(super) struct Flights(Arc<Shared>);
 struct Shared {
     fetcher: Fetcher,
     filler: Filler,
+    /// Nodes that are asked for what a verified index names, before its origin is.
+    upstream: Vec<SourceAddress>,
     running: Mutex<BTreeMap<QuarantineKey, Flight>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-/// Is told what a flight came to: the content and the bytes that came over the line.
-pub(super) type Landed = Box<dyn FnOnce(Result<(&Content, u64), &Failed>) + Send>;
+/// Bytes that came over the line, and from whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Brought {
+    /// From the origin.
+    Vendor(u64),
+    /// From other nodes.
+    Nodes(u64),
+}
+
+/// Is told what a flight came to.
+pub(super) type Landed = Box<dyn FnOnce(Result<(&Content, Brought), &Failed>) + Send>;
 
 impl State {
     /// Returns how many bytes from the first on may be given out.
@@ -112,9 +125,11 @@ impl State {
 }
 
 impl Flights {
-    pub(super) fn new(fetcher: Fetcher, filler: Filler) -> Self {
+    pub(super) fn new(fetcher: Fetcher, filler: Filler, upstream: &[SocketAddr]) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        Self(Arc::new(Shared { fetcher, filler, running: Mutex::default(), tasks, stop }))
+        let upstream = upstream.iter().copied().map(SourceAddress::Peer).collect();
+        let running = Mutex::default();
+        Self(Arc::new(Shared { fetcher, filler, upstream, running, tasks, stop }))
     }
 
     /// Returns the flight of a file, if it is on its way.
@@ -183,15 +198,15 @@ impl Flying {
             result = self.fetch(wish) => result,
         };
         match &result {
-            Ok((content, bytes)) => {
-                info!(url = url.path(), host = url.host_str(), content.id = %content.id(), bytes, "cached");
+            Ok((content, brought)) => {
+                info!(url = url.path(), host = url.host_str(), content.id = %content.id(), ?brought, "cached");
             }
             Err(Failed::Stopping) => {}
             Err(failed) => {
                 warn!(url = url.path(), host = url.host_str(), why = failed.text(), "not cached");
             }
         }
-        landed(result.as_ref().map(|(content, bytes)| (content, *bytes)));
+        landed(result.as_ref().map(|(content, brought)| (content, *brought)));
         // Off the table before the end is told: who asks again must not join what is over.
         self.flights.table().remove(&self.key);
         self.state.send_modify(|state| {
@@ -203,7 +218,7 @@ impl Flying {
         });
     }
 
-    async fn fetch(&self, wish: Wish) -> Result<(Content, u64), Failed> {
+    async fn fetch(&self, wish: Wish) -> Result<(Content, Brought), Failed> {
         let shared = &self.flights.0;
         let name = wish.url.path_segments().and_then(|mut path| path.next_back());
         let about = About {
@@ -217,10 +232,22 @@ impl Flying {
             Some(sha256) => match shared.filler.take_file(sha256, &wish.url) {
                 Ok(Some(task)) => Some(task),
                 // A peer was faster to ask for it.
-                Ok(None) => return self.join(sha256, &wish.url).await,
+                Ok(None) => {
+                    let content = self.join(sha256, &wish.url).await?;
+                    return Ok((content, Brought::Vendor(0)));
+                }
                 Err(refusal) => return Err(Failed::from(&refusal)),
             },
         };
+        if let (Some(sha256), Offer::Peers) = (wish.sha256, wish.offer)
+            && !shared.upstream.is_empty()
+            && let Some((content, bytes)) = self.by_nodes(sha256, &wish.url, &about).await
+        {
+            if let Some(task) = task {
+                task.finish(&Ok((content.clone(), bytes)));
+            }
+            return Ok((content, Brought::Nodes(bytes)));
+        }
         let mut watcher =
             Watcher { state: &self.state, task: task.as_ref(), path: wish.url.path() };
         let files = shared.fetcher.files().map_err(|error| Failed::from(&error))?;
@@ -229,14 +256,65 @@ impl Flying {
         if let Some(task) = task {
             task.finish(&fetched);
         }
-        fetched.map_err(|error| {
-            tracing::debug!(error = causes(&error), "the flight failed");
+        let fetched = fetched.map_err(|error| {
+            debug!(error = causes(&error), "the flight failed");
             Failed::from(&error)
-        })
+        })?;
+        Ok((fetched.0, Brought::Vendor(fetched.1)))
+    }
+
+    /// Asks the nodes upstream; `None` if none of them brings it, and the origin is to be asked.
+    async fn by_nodes(
+        &self,
+        sha256: Sha256Digest,
+        url: &Url,
+        about: &About,
+    ) -> Option<(Content, u64)> {
+        let shared = &self.flights.0;
+        let wanted = Wanted {
+            // Found out by asking.
+            content: ContentId::from_bytes([0; 32]),
+            about: about.clone(),
+            class: Class::Normal,
+            sources: shared.upstream.clone(),
+        };
+        let (progress, mut told) = watch::channel(Progress::default());
+        let mut fetching =
+            std::pin::pin!(shared.fetcher.fetch_vendor(sha256, url, wanted, &progress));
+        let fetched = loop {
+            tokio::select! {
+                fetched = fetching.as_mut() => break fetched,
+                // Cancel-safe: a watch loses nothing.
+                Ok(()) = told.changed() => {
+                    let len = told.borrow_and_update().len;
+                    if let Some(len) = len {
+                        self.state.send_modify(|state| {
+                            state.label.get_or_insert_with(Label::default).len = Some(len);
+                        });
+                    }
+                }
+            }
+        };
+        match fetched {
+            Ok(fetched) => {
+                let report = &fetched.report;
+                let from = |kind| report.bytes_from(kind);
+                let bytes = from(SourceKind::Node) + from(SourceKind::Peer);
+                Some((fetched.content, bytes))
+            }
+            Err(error) => {
+                info!(%sha256, error = causes(&error), "the nodes upstream do not bring it");
+                self.state.send_modify(|state| {
+                    state.epoch += 1;
+                    state.label = None;
+                });
+                None
+            }
+        }
     }
 
     /// Waits for a fill that somebody else has asked for.
-    async fn join(&self, sha256: Sha256Digest, url: &Url) -> Result<(Content, u64), Failed> {
+    async fn join(&self, sha256: Sha256Digest, url: &Url) -> Result<Content, Failed> {
         let shared = &self.flights.0;
         let unseen = watch::Sender::new(Filled::default());
         let resolved = shared.filler.resolve(sha256, url.clone(), Class::Normal, unseen).await;
@@ -244,7 +322,7 @@ impl Flying {
         let store = shared.fetcher.store().clone();
         let found = tokio::task::spawn_blocking(move || store.content(id)).await;
         match found {
-            Ok(Ok(Some(content))) if content.is_complete() => Ok((content, 0)),
+            Ok(Ok(Some(content))) if content.is_complete() => Ok(content),
             Ok(Err(error)) => Err(Failed::Store(causes(&error))),
             _ => Err(Failed::from(&Refusal::Unknown)),
         }

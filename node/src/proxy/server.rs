@@ -21,7 +21,8 @@ use url::Url;
 use super::body::{Reader, ReplyBody};
 use super::clients::Passwords;
 use super::failed::Failed;
-use super::flight::{Flight, Flights, Label, Landed, Wish as Fetch};
+use super::feeds::Feeds;
+use super::flight::{Brought, Flight, Flights, Label, Landed, Wish as Fetch};
 use super::freshness::{self, Decision, Wish};
 use super::kind::{self, Kind};
 use super::known::{Entry, Known};
@@ -39,6 +40,7 @@ pub(super) struct Server {
     pub(super) fetcher: Fetcher,
     pub(super) filler: Filler,
     pub(super) flights: Flights,
+    pub(super) feeds: Feeds,
     pub(super) known: Arc<Known>,
     pub(super) shelf: Shelf,
     pub(super) turns: Turns,
@@ -56,7 +58,7 @@ impl Server {
         client: IpAddr,
     ) -> Response<ReplyBody> {
         self.tally.requests.add(1);
-        let reply = self.answered(request).await;
+        let reply = self.answered(request, client).await;
         let status = reply.status().as_u16();
         if matches!(status, 400 | 401 | 403 | 405 | 407 | 413 | 414) {
             self.tally.refused.add(1);
@@ -65,7 +67,11 @@ impl Server {
         reply
     }
 
-    async fn answered(self: &Arc<Self>, request: Request<Incoming>) -> Response<ReplyBody> {
+    async fn answered(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        client: IpAddr,
+    ) -> Response<ReplyBody> {
         let headers = request.headers();
         if let Some(refused) = with_body(headers) {
             return refused;
@@ -93,11 +99,16 @@ impl Server {
         match target {
             Target::Front => reply::text(StatusCode::OK, FRONT),
             Target::Tunnel(url) => tunnel::open(self, request, url).await,
-            Target::File(url, _) => self.file(&url, &request).await,
+            Target::File(url, _) => self.file(&url, client, &request).await,
         }
     }
 
-    async fn file(self: &Arc<Self>, url: &Url, request: &Request<Incoming>) -> Response<ReplyBody> {
+    async fn file(
+        self: &Arc<Self>,
+        url: &Url,
+        client: IpAddr,
+        request: &Request<Incoming>,
+    ) -> Response<ReplyBody> {
         let want = if *request.method() == Method::HEAD { Want::Head } else { Want::Bytes };
         let insists = [header::CACHE_CONTROL, header::PRAGMA];
         let values = insists.iter().flat_map(|name| request.headers().get_all(name));
@@ -105,7 +116,7 @@ impl Server {
         let found = match self.origins.permits(url) {
             Ok(()) => {
                 self.tally.of(url, |origin| origin.requests += 1);
-                self.find(url, wish, want).await
+                self.find(url, client, wish, want).await
             }
             Err(refused) => Err(Failed::Forbidden(causes(&refused))),
         };
@@ -130,10 +141,27 @@ impl Server {
         reply::give(found, url.path(), request.headers(), want, &self.reader).await
     }
 
-    async fn find(self: &Arc<Self>, url: &Url, wish: Wish, want: Want) -> Result<Found, Failed> {
+    async fn find(
+        self: &Arc<Self>,
+        url: &Url,
+        client: IpAddr,
+        wish: Wish,
+        want: Want,
+    ) -> Result<Found, Failed> {
+        if let Some(named) = self.feeds.named(url, client, now()) {
+            return self.index(url, named).await;
+        }
+        if let Some(suite) = self.feeds.suite_of(url) {
+            return self.release(url, suite, client, wish).await;
+        }
         let kind = Kind::of(url.path());
         if !kind.is_immutable() {
             return self.changing(url, kind, wish).await;
+        }
+        if kind == Kind::Pool
+            && let Some(file) = self.vouched(url).await
+        {
+            return self.lasting(url, kind, Some(file.sha256), Offer::Peers, want).await;
         }
         let named = kind::by_hash(url.path()).and_then(|hex| Sha256Digest::from_hex(hex).ok());
         self.lasting(url, kind, named, Offer::Nobody, want).await
@@ -364,7 +392,10 @@ impl Server {
 
     fn found_here(&self, shelved: Shelved, mark: Mark) -> Found {
         let keep = self.filler.interested(&shelved.content);
-        Found { from: From::Store(shelved.content, keep), label: shelved.label, mark }
+        let mut label = shelved.label;
+        // Where its origin gave no tag, its digest is one, so that a client can go on with a part.
+        label.etag = label.etag.or_else(|| shelved.sha256.map(|sha256| format!("\"{sha256}\"")));
+        Found { from: From::Store(shelved.content, keep), label, mark }
     }
 
     /// Waits until it is known what a flight brings.
@@ -397,8 +428,11 @@ impl Server {
     fn landed(self: &Arc<Self>, url: &Url, kind: Kind) -> Landed {
         let (server, url) = (self.clone(), url.clone());
         Box::new(move |landed| match landed {
-            Ok((content, bytes)) => {
-                server.tally.of(&url, |origin| origin.vendor_bytes += bytes);
+            Ok((content, brought)) => {
+                server.tally.of(&url, |origin| match brought {
+                    Brought::Vendor(bytes) => origin.vendor_bytes += bytes,
+                    Brought::Nodes(bytes) => origin.node_bytes += bytes,
+                });
                 server.known.succeeded(url.as_str());
                 if kind.is_immutable() {
                     return;

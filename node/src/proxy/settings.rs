@@ -35,6 +35,10 @@ pub struct HttpProxyConfig {
     pub allow: Vec<AllowEntry>,
     /// Whether the hosts of this machine's own apt sources may be asked for, too.
     pub apt_sources: bool,
+    /// The configuration of the apt whose sources these are. Absent: this machine's own.
+    pub apt_config: Option<PathBuf>,
+    /// Suites that this machine's apt does not follow, each with the keyring that signs it.
+    pub feeds: Vec<FeedConfig>,
     /// Nodes, `ADDR:PORT`, that are asked for a file before its origin is.
     pub upstream: Vec<SocketAddr>,
     /// Hours for which a file is given out, marked as stale, while its origin does not answer.
@@ -48,6 +52,16 @@ pub struct HttpProxyConfig {
     pub head_timeout_ms: NonZeroU64,
     /// How long a client may take nothing of what is sent to it, in milliseconds.
     pub write_timeout_ms: NonZeroU64,
+}
+
+/// A suite and who signs it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeedConfig {
+    /// The folder of its Release, such as `http://deb.debian.org/debian/dists/trixie`.
+    pub url: String,
+    /// The file of the keyring whose signatures count, binary or armored.
+    pub keyring: PathBuf,
 }
 
 /// A network of clients: `10.0.0.0/8`, or one address.
@@ -68,6 +82,8 @@ impl Default for HttpProxyConfig {
             password_file: None,
             allow: Vec::new(),
             apt_sources: true,
+            apt_config: None,
+            feeds: Vec::new(),
             upstream: Vec::new(),
             stale_hours_max: STALE_HOURS_MAX,
             connections_max: at_least_one(CONNECTIONS_MAX),
@@ -95,6 +111,13 @@ fn private_networks() -> Vec<Network> {
         "fe80::/10",
     ];
     networks.into_iter().filter_map(|network| network.parse().ok()).collect()
+}
+
+impl FeedConfig {
+    /// Returns whether it is about the suite in this folder, which ends with a slash.
+    pub(super) fn is_for(&self, suite: &str) -> bool {
+        suite.strip_suffix('/') == Some(self.url.trim_end_matches('/'))
+    }
 }
 
 impl Network {

@@ -5,6 +5,7 @@ mod access;
 mod caching;
 mod client;
 mod faults;
+mod generations;
 mod house;
 mod origin;
 mod smuggling;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -90,6 +91,7 @@ impl Dev {
             config.origin.allow = origins(packages.iter().map(|package| &package.url));
             config.origin.proxy = apt::proxy().await.unwrap_or_default();
         }
+        config.http_proxy.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let stage = Stage::set(root)?;
         let cast = stage.start(&config)?;
         let name = |actor: &crate::dev::cast::Actor| actor.fetcher.endpoint().name().to_string();
@@ -190,6 +192,13 @@ fn add(cast: &Cast, path: &Path) -> Result<Prop, Failure> {
 
 /// Says how to do by hand what was just done.
 fn by_hand(stage: &Stage, cast: &Cast, row: Option<&Row>, output: Output) -> Result<(), Stop> {
+    if let Some(proxy) = cast.node.proxy {
+        output
+            .line("apt gets its files through the node, and the second time from its store, by")?;
+        output.line(format_args!(
+            "  apt-get -o Acquire::http::Proxy=http://{proxy} download PACKAGE"
+        ))?;
+    }
     let Some(row) = row else { return output.line("serving until Ctrl-C") };
     output.line("serving until Ctrl-C; to fetch by hand, type in another terminal:")?;
     output.line(format_args!(

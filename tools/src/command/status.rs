@@ -3,6 +3,7 @@
 use clap::Args;
 use sutler_node::report::SourceKind;
 use sutler_node::size::ByteCount;
+use sutler_node::status::ProxyStatus;
 
 use crate::access::{Absent, DataArgs};
 use crate::output::{Output, Stop, printable};
@@ -56,9 +57,48 @@ impl StatusArgs {
                     from(SourceKind::Node),
                     from(SourceKind::Peer)
                 ))?;
+                if let Some(proxy) = &service.proxy {
+                    show_proxy(proxy, output)?;
+                }
             }
         }
         output.json(&status)?;
         Ok(access.close()?)
     }
+}
+
+fn show_proxy(proxy: &ProxyStatus, output: Output) -> Result<(), Stop> {
+    output.line(format_args!(
+        "proxy     {}: {} requests, {} hits, {} stale, {} refused, {} tunnels",
+        proxy.url, proxy.requests, proxy.hits, proxy.stale, proxy.refused, proxy.tunnels
+    ))?;
+    output.line(format_args!(
+        "clients   {} from disk, {} while it came",
+        ByteCount(proxy.bytes_from_disk),
+        ByteCount(proxy.bytes_passed)
+    ))?;
+    for (host, of) in &proxy.origins {
+        output.line(format_args!(
+            "origin    {}: {} requests, {} hits, vendor {}, nodes {}",
+            printable(host),
+            of.requests,
+            of.hits,
+            ByteCount(of.bytes_from_vendor),
+            ByteCount(of.bytes_from_nodes)
+        ))?;
+    }
+    for feed in &proxy.feeds {
+        let owner = feed.owner.as_deref().map(|owner| format!(" of {}", printable(owner)));
+        let why = feed.detail.as_deref().map(|why| format!(": {}", printable(why)));
+        output.line(format_args!(
+            "feed      {} {}{}, checked {} s ago, {} packages{}",
+            printable(&feed.url),
+            feed.state,
+            owner.unwrap_or_default(),
+            feed.age_seconds,
+            feed.packages,
+            why.unwrap_or_default()
+        ))?;
+    }
+    Ok(())
 }

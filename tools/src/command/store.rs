@@ -7,7 +7,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use sutler_node::failure::{Failure, Kind};
 use sutler_node::owner::relocate;
+use sutler_node::report::ContentRow;
 use sutler_node::size::ByteCount;
+use url::Url;
 
 use crate::access::{Absent, DataArgs};
 use crate::output::{Output, Stop, align_right, printable, table};
@@ -30,6 +32,7 @@ pub(crate) enum StoreCommand {
 const LS_EXAMPLES: &str = "\
 Examples:
   sutler store ls --data ./node
+  sutler store ls --data ./node --origin deb.debian.org
   sutler store ls --data ./node --json | jq -r .content";
 
 const VERIFY_EXAMPLES: &str = "\
@@ -56,6 +59,9 @@ Examples:
 pub(crate) struct Ls {
     #[command(flatten)]
     data: DataArgs,
+    /// Only what comes from this host, such as deb.debian.org or mirror.lan:8080.
+    #[arg(long, value_name = "HOST")]
+    origin: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -106,9 +112,12 @@ impl StoreCommand {
 impl Ls {
     fn run(self, output: Output) -> Result<(), Stop> {
         let access = self.data.open(Absent::Fail)?;
-        let mut table = table(["content", "bytes", "had", "name"]);
+        let mut table = table(["content", "bytes", "had", "for", "name"]);
         let mut printed = Ok(());
         access.owner().list(&mut |row| {
+            if !self.origin.as_deref().is_none_or(|host| comes_from(&row, host)) {
+                return;
+            }
             let had = match (row.complete, row.bytes) {
                 (true, _) => "complete".to_owned(),
                 (false, 0) => "0 %".to_owned(),
@@ -118,13 +127,22 @@ impl Ls {
                 printed = output.json(&row);
             }
             let name = printable(row.name.as_deref().unwrap_or("-"));
-            table.add_row([row.content, row.bytes.to_string(), had, name]);
+            let whom = if row.offered { "peers" } else { "proxy" };
+            table.add_row([row.content, row.bytes.to_string(), had, whom.to_owned(), name]);
         })?;
         printed?;
         align_right(&mut table, &[1, 2]);
         output.table(&table)?;
         Ok(access.close()?)
     }
+}
+
+/// Returns whether a content comes from a host, with or without its port.
+fn comes_from(row: &ContentRow, host: &str) -> bool {
+    row.origins.iter().filter_map(|url| Url::parse(url).ok()).any(|url| {
+        let found = url.host_str().unwrap_or_default();
+        found == host || url.port().is_some_and(|port| format!("{found}:{port}") == host)
+    })
 }
 
 impl Verify {

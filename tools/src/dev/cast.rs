@@ -36,6 +36,8 @@ pub(crate) struct Cast {
 /// One member, while it serves.
 pub(crate) struct Actor {
     pub(crate) address: SocketAddr,
+    /// Where its caching proxy listens, if it has one.
+    pub(crate) proxy: Option<SocketAddr>,
     pub(crate) fetcher: sutler_swarm::Fetcher,
     pub(crate) counters: std::sync::Arc<sutler_swarm::counters::Counters>,
     pub(crate) owner: std::sync::Arc<sutler_node::owner::OpenStore>,
@@ -98,6 +100,7 @@ impl Stage {
             let member = Node::open(&self.data(name), loopback, config)?;
             let actor = Actor {
                 address: member.address(),
+                proxy: member.proxy_address(),
                 fetcher: member.fetcher().clone(),
                 counters: member.counters().clone(),
                 owner: member.owner().clone(),
