@@ -352,14 +352,17 @@ fn read_document(backend: &dyn Backend, role: &RoleName) -> io::Result<Vec<u8>> 
     read_file(backend, &PathBuf::from(file_name(role)), bytes_max)
 }
 
-/// Returns the name of a role's file: the role's, percent-encoded; where that is too long for a disk, a
-/// hash, behind a `%-` that no encoding has.
+/// Returns the name of a role's file: the role's, percent-encoded, and never one that begins with a dot;
+/// where that is too long for a disk, a hash, behind a `%-` that no encoding has.
 fn file_name(role: &RoleName) -> String {
     let name = role.place(None);
     if name.len() > NAME_BYTES_MAX {
         return format!("%-{}.json", ContentId::of(role.as_str().as_bytes()));
     }
-    name
+    match name.strip_prefix('.') {
+        Some(rest) => format!("%2E{rest}"),
+        None => name,
+    }
 }
 
 impl std::fmt::Display for Damage {

@@ -11,7 +11,7 @@ use sutler_cache::trust::{
     CreateError, Damage, OpenError, Outcome, RecoverError, TrustStore, Why, recover, recover_on,
 };
 use sutler_protocol::manifest::drive::{self, Keeper as _};
-use sutler_protocol::manifest::{RoleName, TargetPath, Trusted, Version};
+use sutler_protocol::manifest::{Keep, RoleName, TargetPath, Trusted, Version};
 
 #[path = "../../protocol/tests/manifest/repository.rs"]
 #[expect(dead_code, reason = "what the manifest's own tests use, and more than is used here")]
@@ -94,7 +94,7 @@ fn the_folder_holds_the_documents_as_they_came_and_no_other_json() {
     names.sort();
     let long = names.iter().position(|name| name.starts_with("%-")).unwrap();
     assert_eq!(names.remove(long).len(), "%-".len() + 64 + ".json".len());
-    let expected = ["..%2Fodd%3F.json", "lock", "marks", FILES[0], FILES[2], FILES[3], FILES[1]];
+    let expected = ["%2E.%2Fodd%3F.json", "lock", "marks", FILES[0], FILES[2], FILES[3], FILES[1]];
     assert_eq!(names, expected);
     for (file, role) in FILES.into_iter().zip(["root", "timestamp", "snapshot", "targets"]) {
         assert_eq!(fs::read(folder.path().join(file)).unwrap(), repository.newest(role), "{file}");
@@ -234,6 +234,26 @@ fn a_lost_root_is_replaced_by_one_that_is_not_older() {
     let unsaid = Why { actor: " ", ..why() };
     let error = sutler_cache::trust::recover(folder.path(), None, unsaid).unwrap_err();
     assert!(matches!(error, RecoverError::Unsaid));
+}
+
+// T14
+#[test]
+fn a_role_of_any_name_has_a_file_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = Repository::new().newest("root");
+    let mut store = TrustStore::create(folder.path(), &root).unwrap();
+    let names = [".", "..", "...", "/", "../x", "a/b", "marks", "lock", "root.json", "%2E", "x.", " "];
+    for name in names {
+        let role = RoleName::delegated(name).unwrap();
+        let (version, bytes) = (Version::FIRST, Bytes::copy_from_slice(name.as_bytes()));
+        store.keep(Keep::Document { role, version, bytes }).unwrap();
+    }
+    for name in names {
+        let role = RoleName::delegated(name).unwrap();
+        assert_eq!(store.load(&role).as_deref(), Some(name.as_bytes()), "{name:?}");
+    }
+    drop(store);
+    assert_eq!(TrustStore::open(folder.path()).unwrap().1.root, root);
 }
 
 // T22
