@@ -242,7 +242,8 @@ fn a_role_of_any_name_has_a_file_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let root = Repository::new().newest("root");
     let mut store = TrustStore::create(folder.path(), &root).unwrap();
-    let names = [".", "..", "...", "/", "../x", "a/b", "marks", "lock", "root.json", "%2E", "x.", " "];
+    let names =
+        [".", "..", "...", "/", "../x", "a/b", "marks", "lock", "root.json", "%2E", "x.", " "];
     for name in names {
         let role = RoleName::delegated(name).unwrap();
         let (version, bytes) = (Version::FIRST, Bytes::copy_from_slice(name.as_bytes()));

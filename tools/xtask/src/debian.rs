@@ -45,16 +45,28 @@ pub(crate) fn provide() -> anyhow::Result<()> {
         return Ok(());
     }
     let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
-    if rustix::process::geteuid().is_root() && is_installed("apt-get") {
-        run(apt_get(&["update", "--quiet"]))?;
-        let mut install = apt_get(&["install", "--yes", "--quiet", "--no-install-recommends"]);
-        install.args(&packages);
-        return run(install).context("install what the tests need");
+    if may_install() {
+        return install(&packages);
     }
     for needed in missing {
         eprintln!("the tests need {}: {}", needed.program, needed.purpose);
     }
     bail!("install them first, on Debian by: apt-get install {}", packages.join(" "))
+}
+
+/// Installs Debian packages.
+pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
+    if !may_install() {
+        bail!("install {} first: only root on Debian does it here", packages.join(" "));
+    }
+    run(apt_get(&["update", "--quiet"]))?;
+    let mut install = apt_get(&["install", "--yes", "--quiet", "--no-install-recommends"]);
+    install.args(packages);
+    run(install).context("install what the tests need")
+}
+
+fn may_install() -> bool {
+    rustix::process::geteuid().is_root() && is_installed("apt-get")
 }
 
 fn apt_get(arguments: &[&str]) -> Command {

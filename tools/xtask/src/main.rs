@@ -9,6 +9,7 @@
 
 mod debian;
 mod fuzz;
+mod python;
 mod steps;
 mod tidy;
 

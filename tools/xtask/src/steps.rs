@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-use crate::{debian, fuzz, tidy};
+use crate::{debian, fuzz, python, tidy};
 
 /// Runs every check; warnings are errors.
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
@@ -38,6 +38,7 @@ pub(crate) fn tidy(root: &Path) -> anyhow::Result<()> {
 /// Runs every test of the workspace, after seeing to the programs that they need.
 pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
     debian::provide()?;
+    python::provide();
     // The end-to-end tests run the programs themselves, which `cargo test` alone would not build.
     // All targets, so that features are those of the tests and nothing is built twice.
     run(cargo(["build", "--workspace", "--all-targets"]))?;
