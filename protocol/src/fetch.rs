@@ -41,7 +41,7 @@ use choice::Random;
 use partial::Partials;
 pub use partial::{PARTIAL_BYTES_MAX, Partial};
 use request::Request;
-pub use source::{Kind, SourceReport};
+pub use source::{Kind, Outlook, SourceReport};
 use source::{Parts, Source};
 
 /// How much longer than expected a request may take before another source takes it over.
@@ -59,7 +59,8 @@ pub const STALL_BYTES_MIN: u64 = 16 * 1024;
 /// When a request that is late, and that nobody would finish sooner, is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
-/// How long a fetch may go on with nothing coming and nothing to ask for.
+/// How long a fetch may go on with nothing coming and nothing to ask for, while some source may come
+/// to have what is missing.
 pub const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Pieces that did not verify before a source is banned.
@@ -232,6 +233,14 @@ impl Fetch {
         }
     }
 
+    /// Takes note of whether a source that says what it has may come to have more. Until it says
+    /// so, a peer may.
+    pub fn handle_outlook(&mut self, id: SourceId, outlook: Outlook) {
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.outlook = outlook;
+        }
+    }
+
     /// Takes note that a source that was paused can be asked again, and for what.
     pub fn handle_back(&mut self, id: SourceId, held: ChunkRanges, now: Instant) {
         if let Some(source) = self.sources.get_mut(&id) {
@@ -306,8 +315,11 @@ impl Fetch {
         if let Some(source) = self.sources.get_mut(&owner) {
             source.settle(bytes, false);
             if !is_mixed {
-                // Asked again, it would most likely send the same bytes.
+                // Asked again, it would most likely send the same bytes; unless it mends them.
                 source.held.remove(chunk);
+                if source.kind == Kind::Peer {
+                    source.outlook = Outlook::Open;
+                }
             }
         }
         if is_mixed {
@@ -348,8 +360,12 @@ impl Fetch {
                 source.paused_until = Some(now + Duration::from_millis(retry_ms.into()));
             }
             // It has put the chunk down and fetches it again, or says soon that it lacks it.
-            End::Refused(Refusal::Damaged) => source.paused_until = Some(now + DAMAGED_PAUSE),
+            End::Refused(Refusal::Damaged) => {
+                source.paused_until = Some(now + DAMAGED_PAUSE);
+                source.outlook = Outlook::Open;
+            }
             End::Refused(Refusal::NotHeld) => {
+                source.outlook = Outlook::Open;
                 for chunk in request.chunks.iter() {
                     source.held.remove(chunk);
                 }
@@ -486,9 +502,19 @@ impl Fetch {
         if self.missing.is_empty() {
             return Status::Done;
         }
+        let idle =
+            self.requests.is_empty() && (now >= self.last_progress + IDLE_MAX || !self.may_go_on());
         let hope = self.sources.values().any(Source::is_live);
-        let idle = self.requests.is_empty() && now >= self.last_progress + IDLE_MAX;
         if self.void || !hope || idle { Status::Stuck } else { Status::Running }
+    }
+
+    /// Returns whether a source has something that is missing, or may come to have it.
+    fn may_go_on(&self) -> bool {
+        self.sources.values().filter(|source| source.is_live()).any(|source| {
+            source.outlook == Outlook::Open
+                || source.paused_until.is_some()
+                || self.missing.iter().any(|chunk| source.held.contains(chunk))
+        })
     }
 
     /// Returns the chunks that were not yet stored.

@@ -173,10 +173,13 @@ pub struct Opened {
 pub enum Holding {
     /// All of them.
     Whole,
-    /// Those in this bitmap (see [`ChunkRanges::to_bitmap`]); others are refused.
+    /// Those in this bitmap (see [`ChunkRanges::to_bitmap`]), and nobody brings more; others are
+    /// refused.
     Part(Vec<u8>),
     /// Those in this bitmap now, and every other one as it arrives: a request for it waits.
     Filling(Vec<u8>),
+    /// Those in this bitmap now. More may arrive, and are refused until then.
+    Growing(Vec<u8>),
 }
 
 /// Why a request is not met.
@@ -355,7 +358,7 @@ impl Holding {
     pub fn now(&self, geometry: Geometry) -> Result<ChunkRanges, BitmapError> {
         match self {
             Self::Whole => Ok(ChunkRanges::full(geometry.chunks())),
-            Self::Part(bitmap) | Self::Filling(bitmap) => {
+            Self::Part(bitmap) | Self::Filling(bitmap) | Self::Growing(bitmap) => {
                 ChunkRanges::from_bitmap(geometry.chunks(), bitmap)
             }
         }

@@ -58,6 +58,7 @@ fn answers() -> impl Strategy<Value = Answer> {
         Just(Holding::Whole),
         bitmaps().prop_map(Holding::Part),
         bitmaps().prop_map(Holding::Filling),
+        bitmaps().prop_map(Holding::Growing),
     ];
     prop_oneof![
         (any::<u64>(), holding, any::<u32>()).prop_map(|(len, holding, body_bytes)| {

@@ -116,6 +116,7 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("answer.opened.whole", opened(Holding::Whole, 128)),
         ("answer.opened.part", opened(Holding::Part(vec![0b1001]), 0)),
         ("answer.opened.filling", opened(Holding::Filling(vec![0b0001]), 128)),
+        ("answer.opened.growing", opened(Holding::Growing(vec![0b0001]), 128)),
         ("answer.chunks", Answer::Chunks { bytes: 133_464 }),
         ("answer.filling.unknown", Answer::Filling { have: 0, len: None }),
         ("answer.filling", Answer::Filling { have: 65_536, len: Some(200_000) }),

@@ -30,6 +30,15 @@ pub enum Kind {
     Vendor,
 }
 
+/// Whether a source may come to have more than it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It fetches, or mends, or has not said otherwise.
+    Open,
+    /// Nobody brings it more: what it lacks it will lack.
+    Settled,
+}
+
 /// Whether a source gives parts of a content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parts {
@@ -59,6 +68,7 @@ pub struct SourceReport {
 pub(super) struct Source {
     pub(super) kind: Kind,
     pub(super) parts: Parts,
+    pub(super) outlook: Outlook,
     pub(super) held: ChunkRanges,
     pub(super) rtt: Duration,
     pub(super) requests: u32,
@@ -78,13 +88,14 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(kind: Kind, held: ChunkRanges, rtt: Duration) -> Self {
-        let parts = match kind {
-            Kind::Peer => Parts::Given,
-            Kind::Vendor => Parts::Unknown,
+        let (parts, outlook) = match kind {
+            Kind::Peer => (Parts::Given, Outlook::Open),
+            Kind::Vendor => (Parts::Unknown, Outlook::Settled),
         };
         Self {
             kind,
             parts,
+            outlook,
             held,
             rtt,
             requests: 0,

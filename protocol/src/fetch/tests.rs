@@ -204,6 +204,37 @@ fn silent_sources_are_left_and_alone_they_end_the_fetch() {
 }
 
 #[test]
+fn what_no_source_has_or_will_have_is_not_waited_for() {
+    let now = Instant::now();
+    let (one, other) = (SourceId(0), SourceId(1));
+    let mut fetch = fetch(10, None, now);
+    let mut part = ChunkRanges::empty(10);
+    part.insert_range(ChunkRange::first(4).unwrap());
+    for id in [one, other] {
+        fetch.add_source(id, Kind::Peer, part.clone(), MS);
+    }
+    fetch.handle_outlook(one, Outlook::Settled);
+    for ask in asks(&mut fetch, now) {
+        assert_eq!(fetch.status(now), Status::Running);
+        fetch.handle_stored(ask.request, ask.chunks);
+        fetch.handle_end(ask.request, End::Finished, now);
+    }
+    assert_eq!(fetch.status(now), Status::Running, "the other one may get more");
+    fetch.handle_outlook(other, Outlook::Settled);
+    assert_eq!(fetch.status(now), Status::Stuck);
+    // It has got more after all.
+    part.insert(ChunkIndex(7));
+    fetch.handle_holding(other, part, now);
+    assert_eq!(fetch.status(now), Status::Running);
+    let ask = fetch.poll_ask(now).unwrap();
+    assert_eq!(ask.chunks, ChunkRange::one(ChunkIndex(7)));
+    // One that lost a chunk may mend it: it says so soon.
+    fetch.handle_end(ask.request, End::Refused(Refusal::NotHeld), now);
+    assert_eq!(fetch.status(now), Status::Running);
+    assert_eq!(fetch.status(now + IDLE_MAX), Status::Stuck);
+}
+
+#[test]
 fn a_wrong_length_is_the_claimants_fault() {
     let now = Instant::now();
     let (claimant, other) = (SourceId(0), SourceId(1));

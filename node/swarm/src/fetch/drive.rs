@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use sutler_cache::{About, CheckpointError, CompleteError, Content, CreateError};
-use sutler_protocol::fetch::{Ask, End, Event, Fetch, RequestId, SourceId};
+use sutler_protocol::fetch::{Ask, End, Event, Fetch, Outlook, RequestId, SourceId};
 use sutler_protocol::frame::{Body, ChunksRequest, Holding, Refusal};
 use sutler_protocol::geometry::ChunkIndex;
 use sutler_protocol::{ContentId, Geometry, Sha256Digest};
@@ -217,8 +217,7 @@ impl<'a> Drive<'a> {
                 }
                 Some(_) = self.tasks.join_next() => {}
                 Some(Ok((source, is_good))) = self.reports.join_next() => {
-                    // It fetches the chunk again, so what it has is looked at again.
-                    self.sources[source].is_partial |= !is_good;
+                    self.rechecked(source, is_good);
                 }
                 _ = tick.tick() => self.tick(),
                 () = tokio::time::sleep_until(timeout.into()) => {
@@ -383,6 +382,15 @@ impl<'a> Drive<'a> {
                 };
                 (index, is_good)
             });
+        }
+    }
+
+    /// Takes note of what a peer says of a chunk that did not verify here.
+    fn rechecked(&mut self, index: usize, is_good: bool) {
+        // It fetches a bad one again, so what it has is looked at again.
+        self.sources[index].is_partial |= !is_good;
+        if let Some(machine) = self.machine.as_mut().filter(|_| is_good) {
+            machine.handle_outlook(SourceId(index as u32), Outlook::Settled);
         }
     }
 

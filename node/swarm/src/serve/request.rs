@@ -330,6 +330,7 @@ fn holding(served: &Served) -> Holding {
     match (had.is_full(), served.is_filling) {
         (true, _) => Holding::Whole,
         (false, true) => Holding::Filling(had.to_bitmap()),
+        (false, false) if served.stored.is_some() => Holding::Growing(had.to_bitmap()),
         (false, false) => Holding::Part(had.to_bitmap()),
     }
 }

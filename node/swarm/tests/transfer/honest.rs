@@ -1,15 +1,18 @@
 //! Contents from one store to another, over real sockets on loopback.
 
 use std::net::Ipv6Addr;
+use std::time::Instant;
 
 use sutler_protocol::ContentId;
+use sutler_protocol::fetch::IDLE_MAX;
 use sutler_swarm::fetch::{Each, SourceKind};
 use sutler_swarm::identity::Role;
 use sutler_swarm::{FetchError, SourceAddress, TransportConfig};
 use tokio::sync::mpsc;
 
 use super::machines::{
-    Machine, Organisation, Setup, add, bytes, eventually, read, unseen, v4, wanted,
+    Machine, Organisation, Setup, add, begin, bytes, commit, eventually, read, soon, unseen, v4,
+    wanted,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -50,6 +53,24 @@ async fn several_sources_are_used_together() {
     for share in &fetched.report.sources {
         assert!(share.bytes > 0, "{share:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_the_only_source_lacks_and_nobody_brings_it_is_said_at_once() {
+    let organisation = Organisation::new();
+    let (lacking, agent) = (organisation.agent(), organisation.agent());
+    let sent = bytes(10 * 65_536, 3);
+    let content = begin(&lacking.store, &sent);
+    commit(&content, &sent, 0..4);
+    commit(&content, &sent, 9..10);
+    let (fetch, progress, begun) = (wanted(content.id(), &[&lacking]), unseen(), Instant::now());
+    let fetched = soon("it gives up", agent.fetcher.fetch(&fetch, &progress)).await;
+    let error = fetched.err().unwrap();
+    assert!(matches!(error, FetchError::NoSource { .. }), "{error:?}");
+    assert!(error.to_string().contains("nothing of what is missing"), "{error}");
+    assert!(begun.elapsed() < IDLE_MAX / 2, "{:?}", begun.elapsed());
+    let had = agent.store.content(content.id()).unwrap().unwrap().had().count();
+    assert_eq!(had, 5, "what it has is kept");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

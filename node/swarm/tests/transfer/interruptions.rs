@@ -168,8 +168,8 @@ async fn a_machine_that_is_killed_in_mid_transfer_is_found_out_by_asking() {
         eventually("some of it is here", had).await;
         relay.lead_to(after.address);
     };
-    let fetching = agent.fetcher.fetch(&wanted, &progress);
-    let (fetched, ()) = soon("it completes", async { tokio::join!(fetching, dying) }).await;
+    let fetching = soon("it completes", agent.fetcher.fetch(&wanted, &progress));
+    let (fetched, ()) = tokio::join!(fetching, dying);
     let fetched = fetched.unwrap();
     assert_eq!(read(&fetched.content), *sample.bytes);
     // Far from the half minute after which silence ends a connection.

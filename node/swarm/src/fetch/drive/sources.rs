@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use sutler_protocol::ChunkRanges;
-use sutler_protocol::fetch::{Fetch, SourceId};
+use sutler_protocol::fetch::{Fetch, Outlook, SourceId};
 use sutler_protocol::frame::{Body, Holding, Refusal};
 use sutler_protocol::geometry::ChunkIndex;
 use tracing::debug;
@@ -184,6 +184,7 @@ impl Drive<'_> {
         let id = SourceId(index as u32);
         machine.add_source(id, introduced.scheduled_as(), held.clone(), introduced.rtt);
         machine.handle_back(id, held, Instant::now());
+        machine.handle_outlook(id, outlook(&introduced.holding));
         source.link = Some(introduced.link);
     }
 
@@ -196,6 +197,7 @@ impl Drive<'_> {
                 if let Ok(held) = holding.promised(content.geometry()) {
                     self.sources[index].is_partial = holding != Holding::Whole;
                     machine.handle_holding(id, held, Instant::now());
+                    machine.handle_outlook(id, outlook(&holding));
                 }
             }
             // With nothing asked of it, nobody else would notice.
@@ -208,6 +210,14 @@ impl Drive<'_> {
                 debug!(source = %self.sources[index].address, %error, "does not say what it has");
             }
         }
+    }
+}
+
+/// Returns whether who has this may come to have more.
+const fn outlook(holding: &Holding) -> Outlook {
+    match holding {
+        Holding::Whole | Holding::Part(_) => Outlook::Settled,
+        Holding::Filling(_) | Holding::Growing(_) => Outlook::Open,
     }
 }
 
