@@ -188,7 +188,8 @@ impl Filler {
         Ok(Coming::Filled)
     }
 
-    /// Takes on the fill of a vendor's file, which the caller then does; `None` where one runs.
+    /// Takes on the fill of a vendor's file, which the caller then does; `None` where one runs. The
+    /// caller remembers for himself what failed a moment ago.
     ///
     /// # Errors
     ///
@@ -201,10 +202,6 @@ impl Filler {
         let mut fills = self.fills();
         if fills.files.contains_key(&sha256) {
             return Ok(None);
-        }
-        let place = (sha256, url.clone());
-        if let Some(refusal) = fills.failed_files.standing(&place, Instant::now()) {
-            return Err(refusal);
         }
         self.has_room(&fills)?;
         let (sender, state) = watch::channel(Resolving::default());

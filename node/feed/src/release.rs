@@ -155,19 +155,40 @@ fn verify(
 /// # Errors
 ///
 /// [`ReleaseError`] if it is neither.
-pub fn read_unverified(file: &[u8]) -> Result<Vec<(String, IndexFile)>, ReleaseError> {
+pub fn read_unverified(file: &[u8]) -> Result<Names, ReleaseError> {
     bounded(file, RELEASE_BYTES_MAX)?;
-    let named = match ClearSigned::split(file) {
-        Ok(signed) => read_unsigned(&signed.text),
-        Err(ShapeError::Front) => read_unsigned(file),
+    let read = match ClearSigned::split(file) {
+        Ok(signed) => parse::parse(&signed.text),
+        Err(ShapeError::Front) => parse::parse(file),
         Err(fault) => return Err(ReleaseError::Shape(fault)),
     };
-    named.map_err(ReleaseError::Text)
+    read.map(Names).map_err(ReleaseError::Text)
+}
+
+/// What a Release names that nobody vouches for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names(Release);
+
+impl Names {
+    /// As [`Release::resolve`].
+    pub fn resolve(&self, path: &str) -> Option<(&str, &IndexFile)> {
+        self.0.resolve(path)
+    }
+
+    /// As [`Release::index`]. What is read of it fits together, and is no more believed than this.
+    pub fn index(&self, name: &str) -> Option<Index> {
+        self.0.index(name)
+    }
+
+    /// As [`Release::files`].
+    pub fn files(&self) -> impl ExactSizeIterator<Item = (&str, &IndexFile)> {
+        self.0.files()
+    }
 }
 
 /// Reads the text of a Release without asking who signed it. It vouches for nothing.
 ///
-/// For fuzzing, which cannot sign, and for [`read_unverified`].
+/// For fuzzing, which cannot sign; nothing else has a use for it.
 ///
 /// # Errors
 ///

@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use sutler_cache::Content;
+use sutler_cache::{Content, Offer};
 use sutler_feed::apt::{Apt, Feed};
-use sutler_feed::release::{self, ReleaseError};
-use sutler_feed::{IndexFile, Keyring, Packages, Reason, Release};
+use sutler_feed::release::{self, Names, ReleaseError};
+use sutler_feed::{Index, IndexFile, Keyring, Packages, Reason, Release};
 use sutler_protocol::{ContentId, Sha256Digest};
 use tokio::sync::watch;
 use url::Url;
@@ -52,6 +52,8 @@ pub(super) struct Facts {
     pub(super) signature: Option<(Content, Label)>,
     /// Who vouches for it, or why nobody does.
     pub(super) verified: Result<Release, Unverified>,
+    /// What it names, where nobody vouches for it.
+    names: Option<Names>,
     /// Its indexes that were given out; they stay as long as it does.
     held: Mutex<BTreeMap<Sha256Digest, Content>>,
     /// What its indexes of packages say, by name.
@@ -123,6 +125,7 @@ impl Facts {
         name: &str,
         signature: Option<(Content, Label)>,
         verified: Result<Release, Unverified>,
+        names: Option<Names>,
     ) -> Self {
         Self {
             root: root.0,
@@ -130,6 +133,7 @@ impl Facts {
             name: name.to_owned(),
             signature,
             verified,
+            names,
             held: Mutex::default(),
             packages: Mutex::default(),
         }
@@ -138,6 +142,25 @@ impl Facts {
     /// Returns whether it vouches for what it names, now.
     pub(super) fn vouches(&self, now: SystemTime) -> bool {
         self.verified.as_ref().is_ok_and(|release| release.is_valid(now).is_ok())
+    }
+
+    /// Returns the digest of the index that is asked for by a hash, whichever it is.
+    fn by_hash(&self, path: &str) -> Option<Sha256Digest> {
+        let found = match (&self.verified, &self.names) {
+            (Ok(release), _) => release.resolve(path),
+            (Err(_), Some(names)) => names.resolve(path),
+            (Err(_), None) => None,
+        };
+        found.map(|(_, file)| file.sha256)
+    }
+
+    /// Returns an index as this names it.
+    pub(super) fn index(&self, name: &str) -> Option<Index> {
+        match (&self.verified, &self.names) {
+            (Ok(release), _) => release.index(name),
+            (Err(_), Some(names)) => names.index(name),
+            (Err(_), None) => None,
+        }
     }
 
     /// Keeps an index for as long as the generation.
@@ -274,9 +297,11 @@ impl Feeds {
         // Of suites within suites the innermost; a query asks for something else.
         let (suite, place) = places.iter_mut().rev().find(|(suite, _)| text.starts_with(*suite))?;
         let path = &text[suite.len()..];
-        let named = match kind::by_hash(url.path()) {
-            Some(hex) => place.suite.hashed(Sha256Digest::from_hex(hex).ok()?, now),
-            None => place.suite.named(client, path, now),
+        let named = if path.starts_with("by-hash/") || path.contains("/by-hash/") {
+            let sha256 = place.suite.kept().find_map(|kept| kept.with.by_hash(path))?;
+            place.suite.hashed(sha256, now)
+        } else {
+            place.suite.named(client, path, now)
         };
         Some((suite.clone(), named?))
     }
@@ -309,9 +334,10 @@ impl Feeds {
         }
     }
 
-    /// Returns what a verified index says of a file of an archive, and when that cannot be known yet
-    /// because it is being read.
-    pub(super) fn vouched(&self, url: &Url, now: SystemTime) -> Option<IndexFile> {
+    /// Returns what an index says of a file of an archive, and to whom it may be offered because of
+    /// that: to peers if the index is verified. What an index says that is not is only good for
+    /// finding bytes that its readers would refuse.
+    pub(super) fn named_file(&self, url: &Url, now: SystemTime) -> Option<(IndexFile, Offer)> {
         if url.query().is_some() {
             return None;
         }
@@ -330,12 +356,16 @@ impl Feeds {
             };
             places.iter().filter_map(in_archive).flatten().collect()
         };
-        kept.into_iter().filter(|(_, facts)| facts.vouches(now)).find_map(|(path, facts)| {
-            let decoded = percent_encoding::percent_decode_str(&path).decode_utf8().ok()?;
-            let tables = facts.packages();
-            let vouched = |path: &str| tables.iter().find_map(|table| table.vouches(path));
-            vouched(&decoded).or_else(|| vouched(&path))
-        })
+        let find = |offer: Offer| {
+            let fits = |facts: &Facts| facts.vouches(now) == (offer == Offer::Peers);
+            kept.iter().filter(|(_, facts)| fits(facts)).find_map(|(path, facts)| {
+                let decoded = percent_encoding::percent_decode_str(path).decode_utf8().ok()?;
+                let tables = facts.packages();
+                let named = |path: &str| tables.iter().find_map(|table| table.vouches(path));
+                named(&decoded).or_else(|| named(path)).map(|file| (file, offer))
+            })
+        };
+        find(Offer::Peers).or_else(|| find(Offer::Nobody))
     }
 
     /// Returns the root of the archive that a suite is of.
@@ -376,7 +406,10 @@ impl Feeds {
                 checked_at: place.checked_at,
                 age_seconds: seconds(now).saturating_sub(place.checked_at),
                 valid_until: release.and_then(Release::valid_until).map(seconds),
-                packages: facts.packages().iter().map(|table| table.len() as u64).sum(),
+                packages: match release {
+                    Some(_) => facts.packages().iter().map(|table| table.len() as u64).sum(),
+                    None => 0,
+                },
             })
         };
         places.iter().filter_map(status).collect()

@@ -196,11 +196,9 @@ impl Server {
             let now = SystemTime::now();
             let verified =
                 server.feeds.verify(&suite, &signed, detached.as_deref(), is_inline, now);
-            let files: Files = match &verified {
-                Ok(release) => {
-                    let files = release.files();
-                    files.map(|(name, file)| (name.to_owned(), *file)).collect()
-                }
+            let owned = |(name, file): (&str, &IndexFile)| (name.to_owned(), *file);
+            let (files, names): (Files, _) = match &verified {
+                Ok(release) => (release.files().map(owned).collect(), None),
                 Err(unverified) => {
                     warn!(
                         suite,
@@ -208,10 +206,11 @@ impl Server {
                         why = unverified.text,
                         "a feed vouches for nothing"
                     );
-                    release::read_unverified(&signed).ok()?.into_iter().collect()
+                    let names = release::read_unverified(&signed).ok()?;
+                    (names.files().map(owned).collect(), Some(names))
                 }
             };
-            Some((files, Arc::new(Facts::new(root, &name, signature, verified))))
+            Some((files, Arc::new(Facts::new(root, &name, signature, verified, names))))
         });
         read.await.ok().flatten()
     }
@@ -244,7 +243,8 @@ impl Server {
         facts: &Facts,
     ) -> Result<Found, Failed> {
         let offer = if facts.vouches(SystemTime::now()) { Offer::Peers } else { Offer::Nobody };
-        let hashed = by_hash(suite, name, file).filter(|hashed| hashed != url);
+        // A client that asks by a hash does not need another.
+        let hashed = by_hash(suite, name, file).filter(|_| !url.path().contains("/by-hash/"));
         let announced = facts.verified.as_ref().is_ok_and(sutler_feed::Release::is_by_hash);
         let (kind, sha256) = (Kind::Hashed, Some(file.sha256));
         // Under its name there may be another by now; under its digest there is only this one.
@@ -344,10 +344,9 @@ impl Server {
         }
     }
 
-    /// Reads an index of packages, if its generation vouches for it.
+    /// Reads an index of packages.
     async fn read(self: &Arc<Self>, suite: &str, name: &str, content: Content, facts: Arc<Facts>) {
-        let Ok(release) = &facts.verified else { return };
-        let (Some(index), true) = (release.index(name), is_table(name)) else { return };
+        let (Some(index), true) = (facts.index(name), is_table(name)) else { return };
         if facts.has_read(name) {
             return;
         }
@@ -357,12 +356,7 @@ impl Server {
         });
         match read.await {
             Ok(Ok(packages)) => {
-                info!(
-                    suite,
-                    index = name,
-                    packages = packages.len(),
-                    "an index vouches for packages"
-                );
+                info!(suite, index = name, packages = packages.len(), "an index was read");
                 facts.read(name, packages);
             }
             Ok(Err(error)) => {
@@ -374,9 +368,10 @@ impl Server {
         self.feeds.reading.send_modify(|reading| *reading -= 1);
     }
 
-    /// Returns what a verified index says of a file, after those that are being read.
-    pub(super) async fn vouched(&self, url: &Url) -> Option<IndexFile> {
-        if let Some(file) = self.feeds.vouched(url, SystemTime::now()) {
+    /// Returns what an index says of a file and to whom it may be offered, after those that are being
+    /// read.
+    pub(super) async fn named_file(&self, url: &Url) -> Option<(IndexFile, Offer)> {
+        if let Some(file) = self.feeds.named_file(url, SystemTime::now()) {
             return Some(file);
         }
         let mut reading = self.feeds.reading.subscribe();
@@ -385,7 +380,7 @@ impl Server {
         }
         // Not waited for to the end: a file that nothing vouches for is given out, too.
         drop(timeout(READING_WAIT, reading.wait_for(|reading| *reading == 0)).await);
-        self.feeds.vouched(url, SystemTime::now())
+        self.feeds.named_file(url, SystemTime::now())
     }
 
     /// Takes back what was known before a restart, as far as the store still has it.

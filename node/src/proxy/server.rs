@@ -159,9 +159,9 @@ impl Server {
             return self.changing(url, kind, wish).await;
         }
         if kind == Kind::Pool
-            && let Some(file) = self.vouched(url).await
+            && let Some((file, offer)) = self.named_file(url).await
         {
-            return self.lasting(url, kind, Some(file.sha256), Offer::Peers, want).await;
+            return self.lasting(url, kind, Some(file.sha256), offer, want).await;
         }
         let named = kind::by_hash(url.path()).and_then(|hex| Sha256Digest::from_hex(hex).ok());
         self.lasting(url, kind, named, Offer::Nobody, want).await
