@@ -229,6 +229,7 @@ fn a_target_file_is_downloaded_once_whole_and_checked() {
     assert_eq!(client.downloaded(), expected.into());
     assert!(client.versions().contains_key("odd%20role"));
 
+    assert_eq!(client.origin.asked_below("targets").requests, 2);
     client.origin.forget();
     succeeded(&client.download(&["pool/a/b c.deb"]));
     assert_eq!(client.origin.asked_below("targets").requests, 0);
@@ -269,6 +270,20 @@ fn a_repository_that_fails_otherwise_than_by_404_ends_the_refresh() {
     let said = failed(&client.refresh());
     assert!(said.contains("fetch 2.root.json: the repository answered 500"), "{said}");
     assert_eq!(client.versions().len(), 1);
+}
+
+// T5
+#[test]
+fn a_repository_that_sends_for_ever_is_left_at_the_bound() {
+    let repository = today();
+    let client = Client::of(&repository);
+    let endless = fs::File::create(client.path("served/metadata/timestamp.json")).unwrap();
+    endless.set_len(64 * 1024 * 1024).unwrap();
+    let said = failed(&client.refresh());
+    assert!(said.contains("more than the 16384 bytes that it may have"), "{said}");
+    // What the system's buffers took in, and no more.
+    let sent = client.origin.asked("metadata/timestamp.json").bytes;
+    assert!(sent < 32 * 1024 * 1024, "{sent}");
 }
 
 #[test]

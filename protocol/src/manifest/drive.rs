@@ -52,7 +52,8 @@ pub enum DriveError<R: Error + 'static, K: Error + 'static> {
         /// What went wrong.
         source: R,
     },
-    /// What is believed could not be made durable.
+    /// What is believed could not be made durable. It is to be given up, and loaded again from what was
+    /// kept: a start would not find it.
     #[error("keep what is believed of the manifest")]
     Keep(#[source] K),
     /// The repository's answer is not believed.
