@@ -258,14 +258,13 @@ impl<'a> Drive<'a> {
     }
 
     fn send(&mut self, ask: Ask) {
+        let Some(machine) = &mut self.machine else { return };
         let (Some(content), Some(link)) =
             (&self.content, &self.sources[ask.source.0 as usize].link)
         else {
             // Its connection has just ended.
-            if let Some(machine) = &mut self.machine {
-                let now = Instant::now();
-                machine.handle_end(ask.request, End::Later(now + UNTIL_IT_RETURNS), now);
-            }
+            let now = Instant::now();
+            machine.handle_end(ask.request, End::Later(now + UNTIL_IT_RETURNS), now);
             return;
         };
         debug!(request = ask.request.0, source = ask.source.0, chunks = %ask.chunks, "asking");
@@ -275,13 +274,14 @@ impl<'a> Drive<'a> {
             len: geometry.len(),
             start: ask.chunks.start().0,
             end: ask.chunks.end().0,
-            skip_bytes: 0,
+            skip_bytes: ask.skip_bytes,
             class: self.wanted.class,
             deadline_ms: 0,
         };
         let receiving = Receiving {
             request: ask.request,
             chunks: ask.chunks,
+            goes_on_from: machine.take_partial(ask.request),
             content: content.clone(),
             disk: self.fetcher.disk.clone(),
             to: self.to.clone(),
@@ -325,12 +325,16 @@ impl<'a> Drive<'a> {
                 }
             }
             Happening::Corrupt(request, chunk) => {
-                machine.handle_corrupt(request, chunk);
-                self.report_mismatch(request, chunk);
+                if machine.handle_corrupt(request, chunk) {
+                    self.report_mismatch(request, chunk);
+                }
             }
-            Happening::Ended(request, ended) => {
+            Happening::Ended(request, ended, partial) => {
                 // One that was cancelled is off the books.
                 let Some((source, _)) = self.open.remove(&request) else { return Ok(()) };
+                if let Some(partial) = partial {
+                    machine.handle_partial(source, partial);
+                }
                 return self.ended(request, source, ended);
             }
         }

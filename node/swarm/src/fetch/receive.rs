@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sutler_cache::{CommitError, Content};
-use sutler_protocol::fetch::{End, RequestId};
+use sutler_protocol::fetch::{End, Partial, RequestId};
 use sutler_protocol::frame::{ChunksRequest, Refusal};
 use sutler_protocol::geometry::ChunkIndex;
 use sutler_protocol::{ChunkRange, Geometry};
@@ -52,8 +52,8 @@ pub(super) enum Happening {
     Stored(RequestId, ChunkRange),
     /// A chunk did not verify.
     Corrupt(RequestId, ChunkIndex),
-    /// The request is over.
-    Ended(RequestId, Ended),
+    /// The request is over; this much had come of the chunk after the last whole one.
+    Ended(RequestId, Ended, Option<Partial>),
 }
 
 /// How a request ended.
@@ -74,6 +74,8 @@ pub(super) enum Ended {
 pub(super) struct Receiving {
     pub(super) request: RequestId,
     pub(super) chunks: ChunkRange,
+    /// What is here of the first chunk, and was not asked for.
+    pub(super) goes_on_from: Option<Partial>,
     pub(super) content: Content,
     pub(super) disk: Arc<Disk>,
     pub(super) to: mpsc::Sender<Happening>,
@@ -90,14 +92,15 @@ impl Receiving {
     ///
     /// Cancel-safe: chunks whose storing was begun are stored, the rest is dropped.
     pub(super) async fn run(
-        self,
+        mut self,
         link: Link,
         asked: ChunksRequest,
         origins: Option<Origins>,
         validators: Validators,
     ) {
         let geometry = self.content.geometry();
-        let bytes = geometry.bytes(self.chunks);
+        let mut bytes = geometry.bytes(self.chunks);
+        bytes.start += asked.skip_bytes;
         let opened = match link {
             Link::Peer(peer) => open_peer(&peer, asked, bytes.end - bytes.start).await,
             Link::Origin(url) => match origins {
@@ -105,15 +108,22 @@ impl Receiving {
                 None => Err(Ended::Useless("this machine may ask no origin".to_owned())),
             },
         };
-        let ended = match opened {
+        let goes_on_from = self.goes_on_from.take();
+        let (ended, partial) = match opened {
             Ok(incoming) => {
                 let chunks = self.announce(&incoming, geometry).await;
-                self.receive(incoming, geometry, chunks).await
+                // A whole brings all of it anyway.
+                let goes_on_from = goes_on_from.filter(|_| chunks == self.chunks);
+                let mut gather = Gather::new(geometry, chunks, goes_on_from);
+                let ended = self.receive(incoming, &mut gather).await;
+                (ended, gather.into_partial())
             }
-            Err(ended) => ended,
+            Err(ended) => (ended, goes_on_from),
         };
+        // What one sent who broke the rules is not gone on with.
+        let partial = partial.filter(|_| matches!(ended, Ended::Told(_) | Ended::LinkLost(_)));
         // The driver is gone only if the fetch is.
-        let _ = self.to.send(Happening::Ended(self.request, ended)).await;
+        let _ = self.to.send(Happening::Ended(self.request, ended, partial)).await;
     }
 
     /// Tells how an origin answers, and returns the chunks that come.
@@ -132,13 +142,7 @@ impl Receiving {
         chunks
     }
 
-    async fn receive(
-        &self,
-        mut incoming: Incoming,
-        geometry: Geometry,
-        chunks: ChunkRange,
-    ) -> Ended {
-        let mut gather = Gather::new(geometry, chunks);
+    async fn receive(&self, mut incoming: Incoming, gather: &mut Gather) -> Ended {
         let mut pieces = [const { Bytes::new() }; PIECES];
         let mut storing: Option<JoinHandle<Batch>> = None;
         let mut over: Option<Ended> = None;
@@ -151,7 +155,7 @@ impl Receiving {
                         Work::Done(batch) => {
                             self.report_bytes(std::mem::take(&mut unreported)).await;
                             alive = Instant::now();
-                            if let Err(ended) = self.report(&mut gather, batch).await {
+                            if let Err(ended) = self.report(gather, batch).await {
                                 return ended;
                             }
                             continue;
@@ -170,7 +174,7 @@ impl Receiving {
                     let Some(batch) = batch else { return Ended::CutOff };
                     self.report_bytes(std::mem::take(&mut unreported)).await;
                     alive = Instant::now();
-                    if let Err(ended) = self.report(&mut gather, batch).await {
+                    if let Err(ended) = self.report(gather, batch).await {
                         return ended;
                     }
                 }
@@ -249,16 +253,30 @@ struct Gather {
     geometry: Geometry,
     next: ChunkIndex,
     end: ChunkIndex,
+    /// What this request goes on from, its bytes in `open`, while that is of the first chunk.
+    goes_on_from: Option<Partial>,
     open: Vec<u8>,
     whole: Vec<Chunk>,
     spare: Vec<Vec<u8>>,
 }
 
 impl Gather {
-    fn new(geometry: Geometry, chunks: ChunkRange) -> Self {
-        let open = Vec::with_capacity(geometry.chunk_bytes().min(geometry.len()) as usize);
+    fn new(geometry: Geometry, chunks: ChunkRange, mut goes_on_from: Option<Partial>) -> Self {
+        let mut open = Vec::with_capacity(geometry.chunk_bytes().min(geometry.len()) as usize);
+        if let Some(partial) = &mut goes_on_from {
+            open.append(partial.bytes_mut());
+        }
         let (next, end) = (chunks.start(), chunks.end());
-        Self { geometry, next, end, open, whole: Vec::new(), spare: Vec::new() }
+        Self { geometry, next, end, goes_on_from, open, whole: Vec::new(), spare: Vec::new() }
+    }
+
+    /// Returns what came of the chunk that is not whole.
+    fn into_partial(mut self) -> Option<Partial> {
+        let bytes = std::mem::take(&mut self.open);
+        let mut partial =
+            self.goes_on_from.take().unwrap_or_else(|| Partial::new(self.next, Vec::new()));
+        *partial.bytes_mut() = bytes;
+        Some(partial).filter(|partial| !partial.bytes().is_empty())
     }
 
     /// Returns whether more may be gathered before the store has taken what is whole.
@@ -279,6 +297,7 @@ impl Gather {
                 });
                 let bytes = std::mem::replace(&mut self.open, spare);
                 self.whole.push(Chunk { index: self.next, bytes });
+                self.goes_on_from = None;
                 self.next = ChunkIndex(self.next.0 + 1);
             }
         }

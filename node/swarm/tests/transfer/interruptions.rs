@@ -2,8 +2,8 @@
 //! down, and sources that are themselves still fetching.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -70,6 +70,92 @@ async fn a_connection_that_drops_in_mid_transfer_is_made_again() {
     let fetched = soon("it completes", agent.fetcher.fetch(&wanted, &unseen())).await.unwrap();
     assert_eq!(read(&fetched.content), *sample.bytes);
     assert_eq!(fetched.report.sources[0].left, None);
+}
+
+/// What a peer was asked for.
+type Asked = Arc<Mutex<Vec<ChunksRequest>>>;
+
+fn skipped(asked: &Asked) -> Vec<(u32, u64)> {
+    let asked = asked.lock().unwrap();
+    let skipped = asked.iter().filter(|asked| asked.skip_bytes > 0);
+    skipped.map(|asked| (asked.start, asked.skip_bytes)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R34
+async fn what_had_come_of_a_chunk_is_not_asked_for_again() {
+    let organisation = Organisation::new();
+    let sample = Sample::new(bytes(40 * CHUNK, 12));
+    let (asked, dies) = (Asked::default(), Arc::new(AtomicBool::new(true)));
+    let asks = asked.clone();
+    let node = RawServer::start(&organisation, &sample, move |mut talk| {
+        let (asks, dies) = (asks.clone(), dies.clone());
+        async move {
+            let Request::Chunks(asked) = talk.request.clone() else { return talk.honest().await };
+            asks.lock().unwrap().push(asked.clone());
+            if asked.start == 16 && dies.swap(false, Ordering::SeqCst) {
+                let bytes = talk.sample.asked_for(&asked);
+                talk.say(&Answer::Chunks { bytes: bytes.len() as u64 }).await;
+                return talk.say_bytes(&bytes[..2 * CHUNK + 12_345]).await;
+            }
+            talk.honest().await;
+        }
+    });
+    let agent = organisation.agent();
+    let wanted = wanted_of(sample.id(), [node.address]);
+    let fetched = soon("it completes", agent.fetcher.fetch(&wanted, &unseen())).await.unwrap();
+    assert_eq!(read(&fetched.content), *sample.bytes);
+    assert_eq!(skipped(&asked), [(18, 12_345)]);
+    assert_eq!(fetched.report.bytes_from(SourceKind::Peer), sample.len());
+    assert_eq!(fetched.report.wasted_bytes(), 0, "nothing came twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R34, T7
+async fn a_chunk_begun_by_a_liar_and_ended_by_another_is_fetched_whole_and_nobody_is_blamed() {
+    let organisation = Organisation::new();
+    let sample = Sample::new(bytes(40 * CHUNK, 13));
+    // It begins with other bytes and dies, and gives nothing else but the last chunk.
+    let died = watch::Sender::new(false);
+    let dying = died.clone();
+    let liar = RawServer::start(&organisation, &sample, move |mut talk| {
+        let dying = dying.clone();
+        async move {
+            let Request::Chunks(asked) = talk.request.clone() else { return talk.honest().await };
+            match asked.start {
+                39 => talk.honest().await,
+                0 if !dying.send_replace(true) => {
+                    let bytes = talk.sample.asked_for(&asked).len() as u64;
+                    talk.say(&Answer::Chunks { bytes }).await;
+                    talk.say_bytes(&[0; 10_000]).await;
+                }
+                _ => talk.say(&Answer::Refused(Refusal::NotHeld)).await,
+            }
+        }
+    });
+    // The other one is there only after that.
+    let asked = Asked::default();
+    let (asks, gate) = (asked.clone(), died.subscribe());
+    let honest = RawServer::start(&organisation, &sample, move |talk| {
+        let (asks, mut gate) = (asks.clone(), gate.clone());
+        async move {
+            gate.wait_for(|died| *died).await.unwrap();
+            if let Request::Chunks(asked) = &talk.request {
+                asks.lock().unwrap().push(asked.clone());
+            }
+            talk.honest().await;
+        }
+    });
+    let agent = organisation.agent();
+    let wanted = wanted_of(sample.id(), [liar.address, honest.address]);
+    let fetched = soon("it completes", agent.fetcher.fetch(&wanted, &unseen())).await.unwrap();
+    assert_eq!(read(&fetched.content), *sample.bytes);
+    assert_eq!(skipped(&asked), [(0, 10_000)]);
+    let whole = |asked: &ChunksRequest| (asked.start, asked.skip_bytes) == (0, 0);
+    assert!(asked.lock().unwrap().iter().any(whole), "and then all of it");
+    assert_eq!((*liar.reported.borrow(), *honest.reported.borrow()), (0, 0));
+    for share in &fetched.report.sources {
+        assert_eq!(share.left, None, "{share:?}");
+    }
+    assert_eq!(fetched.report.wasted_bytes(), CHUNK_BYTES_MIN);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -69,7 +69,7 @@ impl Sample {
     pub(super) fn asked_for(&self, asked: &ChunksRequest) -> Vec<u8> {
         let chunks = ChunkRange::new(ChunkIndex(asked.start), ChunkIndex(asked.end)).unwrap();
         let place = self.hashes.geometry().bytes(chunks);
-        self.bytes[place.start as usize..place.end as usize].to_vec()
+        self.bytes[(place.start + asked.skip_bytes) as usize..place.end as usize].to_vec()
     }
 
     /// Returns what an honest peer says of the content.
