@@ -12,9 +12,13 @@ pub const ROOT_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of a `snapshot.json`: about 150 bytes a role, so some 7,000 roles.
 pub const SNAPSHOT_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Bytes of `targets.json` and of each delegated role: some 10,000 target files. Read, it takes up to
-/// twenty times as much memory, which a small device still has.
+/// Bytes of `targets.json` and of each delegated role: some 10,000 target files.
 pub const TARGETS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Values in one document, an object counting for four: more than 10,000 target files have with all that
+/// is said of them. A value of two bytes takes 32 in memory, an object some 600; so the worst document
+/// takes some 90 MiB, which a small device still has, and not a gigabyte.
+pub const VALUES_MAX: usize = 500_000;
 
 /// Roots that one refresh goes through: a yearly rotation for longer than anybody keeps a machine. The
 /// next refresh goes on from there.

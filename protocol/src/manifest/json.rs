@@ -5,13 +5,21 @@
 //! also composes strings to Unicode's form C, which python-tuf does not, so that a path in another form
 //! would fail its signature, and two documents would share one.
 //!
-//! Always true: a text that is read has one meaning. A name twice in an object is refused, since two
-//! readers would take different ones.
+//! Always true:
+//! - a text that is read has one meaning: a name twice in an object is refused, since two readers would
+//!   take different ones;
+//! - what is read takes a bounded amount of memory, whoever sent it: it is read before it is believed.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+
+use super::bounds::VALUES_MAX;
+
+/// Values that an object counts for, beside those in it: it takes some 600 bytes, however few they are.
+const OBJECT_VALUES: usize = 4;
 
 /// Why a value has no canonical form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,9 +36,14 @@ pub enum CanonicalError {
 ///
 /// # Errors
 ///
-/// If it is no JSON, is nested deeper than 128, has a name twice in one object, or is followed by more.
+/// If it is no JSON, is nested deeper than 128, has more than [`VALUES_MAX`] values or a name twice in one
+/// object, or is followed by more.
 pub fn read(bytes: &[u8]) -> Result<Value, serde_json::Error> {
-    serde_json::from_slice::<Strict>(bytes).map(|strict| strict.0)
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let left = Cell::new(VALUES_MAX);
+    let value = Strict { left: &left }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
 }
 
 /// Returns the canonical form of `value`.
@@ -94,18 +107,31 @@ fn write_string(text: &str, form: &mut Vec<u8>) {
     form.push(b'"');
 }
 
-/// A value without a name twice in an object.
-struct Strict(Value);
+/// Reads a value without a name twice in an object, while there are values left to be read.
+#[derive(Clone, Copy)]
+struct Strict<'a> {
+    left: &'a Cell<usize>,
+}
 
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Self)
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.count(1)?;
+        deserializer.deserialize_any(self)
     }
 }
 
-struct StrictVisitor;
+impl Strict<'_> {
+    fn count<E: de::Error>(self, values: usize) -> Result<(), E> {
+        let left = self.left.get().checked_sub(values);
+        let too_many = || E::custom(format_args!("more than {VALUES_MAX} values"));
+        self.left.set(left.ok_or_else(too_many)?);
+        Ok(())
+    }
+}
 
-impl<'de> Visitor<'de> for StrictVisitor {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,19 +168,20 @@ impl<'de> Visitor<'de> for StrictVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(Strict(value)) = access.next_element()? {
+        while let Some(value) = access.next_element_seed(self)? {
             values.push(value);
         }
         Ok(Value::Array(values))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        self.count(OBJECT_VALUES - 1)?;
         let mut members = Map::new();
-        while let Some((name, Strict(value))) = access.next_entry::<String, Strict>()? {
+        while let Some(name) = access.next_key::<String>()? {
             if members.contains_key(&name) {
                 return Err(de::Error::custom(format_args!("the name {name:?} is there twice")));
             }
-            members.insert(name, value);
+            members.insert(name, access.next_value_seed(self)?);
         }
         Ok(Value::Object(members))
     }
@@ -196,6 +223,18 @@ mod tests {
         let error = read(br#"{"a":[{"version":1,"x":0,"version":2}]}"#).unwrap_err();
         assert!(error.to_string().contains("\"version\" is there twice"), "{error}");
         assert!(read(br#"[{"a":1},{"a":1}]"#).is_ok());
+    }
+
+    // T5
+    #[test]
+    fn a_text_of_more_values_than_a_role_has_is_refused() {
+        let zeros = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+        assert!(read(zeros(VALUES_MAX - 1).as_bytes()).is_ok());
+        let error = read(zeros(VALUES_MAX).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("more than 500000 values"), "{error}");
+        let objects = |count: usize| format!("[{}0]", "{},".repeat(count));
+        assert!(read(objects(VALUES_MAX / OBJECT_VALUES - 1).as_bytes()).is_ok());
+        assert!(read(objects(VALUES_MAX / OBJECT_VALUES).as_bytes()).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
 
 use super::bounds::SIGNATURES_MAX;
@@ -115,7 +115,6 @@ pub enum VerifyError {
 #[derive(Deserialize)]
 struct Envelope {
     signatures: Vec<Signature>,
-    signed: Value,
 }
 
 impl<T: Document> Signed<T> {
@@ -125,12 +124,16 @@ impl<T: Document> Signed<T> {
     ///
     /// [`ParseError`] if it is no such document.
     pub fn parse(bytes: Bytes) -> Result<Self, ParseError> {
-        let value = json::read(&bytes).map_err(ParseError::Json)?;
-        let Envelope { signatures, signed: value } = serde_path_to_error::deserialize(value)
-            .map_err(|error| {
-                let field = error.path().to_string();
-                ParseError::Envelope { field, source: error.into_inner() }
-            })?;
+        let mut value = json::read(&bytes).map_err(ParseError::Json)?;
+        // Taken out, not copied: it may be long.
+        let signed = value.as_object_mut().and_then(|envelope| envelope.remove("signed"));
+        let Envelope { signatures } = serde_path_to_error::deserialize(value).map_err(|error| {
+            ParseError::Envelope { field: error.path().to_string(), source: error.into_inner() }
+        })?;
+        let value = signed.ok_or_else(|| ParseError::Envelope {
+            field: "signed".to_owned(),
+            source: serde_json::Error::missing_field("signed"),
+        })?;
         if signatures.len() > SIGNATURES_MAX {
             return Err(ParseError::TooManySignatures { found: signatures.len() });
         }
