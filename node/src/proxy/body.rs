@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::flight::{Flight, Label};
+use super::flight::{Flight, Grows, Label};
 use super::tally::Tally;
 
 /// Bytes read at a time.
@@ -212,7 +212,7 @@ struct Following {
 /// What a client of a flight does next.
 enum Next {
     /// Read up to this byte from where the flight keeps them.
-    Part(sutler_cache::PartReader, u64),
+    Part(Grows, u64),
     /// Read the rest from the content that it has become.
     Content(Content),
     /// Fetch the rest itself: they are not kept.
@@ -267,24 +267,26 @@ impl Following {
                 Next::Pass(state.label.clone().unwrap_or_default())
             }
             Some(Err(failed)) => Next::Break(failed.text()),
-            None => match &state.part {
+            None => match &state.grows {
                 Some(part) => Next::Part(part.clone(), state.readable(is_vouched)),
                 None => Next::Break("the file lies nowhere".to_owned()),
             },
         }
     }
 
-    async fn read_part(
-        &self,
-        part: &sutler_cache::PartReader,
-        block: &mut BytesMut,
-        until: u64,
-    ) -> io::Result<()> {
+    async fn read_part(&self, part: &Grows, block: &mut BytesMut, until: u64) -> io::Result<()> {
         let until = until.min(self.at + BLOCK_BYTES).min(self.end.unwrap_or(u64::MAX));
         let (part, at, mut buffer) = (part.clone(), self.at, std::mem::take(block));
         buffer.resize((until - at) as usize, 0);
-        let read =
-            self.reader.disk.run(move || part.read_exact_at(&mut buffer, at).map(|()| buffer));
+        let read = self.reader.disk.run(move || {
+            let read = match part {
+                Grows::Part(part) => part.read_exact_at(&mut buffer, at),
+                Grows::Content(content) => {
+                    content.read(at..until, &mut buffer).map_err(io::Error::other)
+                }
+            };
+            read.map(|()| buffer)
+        });
         *block = read.await.map_err(io::Error::other)??;
         Ok(())
     }

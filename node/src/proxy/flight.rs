@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sutler_cache::{About, Content, Offer, Origin, PartReader, Place, QuarantineKey};
 use sutler_protocol::frame::{Class, Refusal};
@@ -20,7 +21,7 @@ use sutler_protocol::{ContentId, Sha256Digest};
 use sutler_swarm::fetch::{Answered, Fetcher, Onlooker, Progress, SourceKind};
 use sutler_swarm::gateway::{Filled, Gateway, causes};
 use sutler_swarm::origin::{OriginBody, OriginFile};
-use sutler_swarm::{SourceAddress, Wanted};
+use sutler_swarm::{FetchError, Fetched, SourceAddress, Wanted};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +34,10 @@ use crate::fill::{FileTask, Filler};
 
 /// Flights at a time; each costs the line, a file and some memory.
 pub(super) const FLIGHTS_MAX: usize = 256;
+
+/// How long nodes upstream are left alone after none of them answered: each client would wait for
+/// them in turn.
+const UPSTREAM_PAUSE: Duration = Duration::from_secs(30);
 
 /// Bytes near the end that are withheld until the whole is verified.
 pub(super) const WITHHELD_BYTES: u64 = 64 * 1024;
@@ -61,13 +66,22 @@ pub(super) struct Label {
     pub(super) len: Option<u64>,
 }
 
+/// Where bytes lie while more come.
+#[derive(Clone, Debug)]
+pub(super) enum Grows {
+    /// In quarantine: they come from the origin.
+    Part(PartReader),
+    /// In a content: they come from nodes, chunk by chunk, each verified.
+    Content(Content),
+}
+
 /// How a flight stands.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     /// Rises when what came is void.
     pub(super) epoch: u32,
     /// Where the bytes lie meanwhile.
-    pub(super) part: Option<PartReader>,
+    pub(super) grows: Option<Grows>,
     /// What the origin says, once it has answered.
     pub(super) label: Option<Label>,
     /// Bytes had from the first on.
@@ -96,6 +110,8 @@ struct Shared {
     filler: Filler,
     /// Nodes that are asked for what a verified index names, before its origin is.
     upstream: Vec<SourceAddress>,
+    /// When they are worth asking again, after none of them answered.
+    upstream_again: Mutex<Option<Instant>>,
     running: Mutex<BTreeMap<QuarantineKey, Flight>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -129,7 +145,9 @@ impl Flights {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let upstream = upstream.iter().copied().map(SourceAddress::Peer).collect();
         let running = Mutex::default();
-        Self(Arc::new(Shared { fetcher, filler, upstream, running, tasks, stop }))
+        let upstream_again = Mutex::default();
+        let shared = Shared { fetcher, filler, upstream, upstream_again, running, tasks, stop };
+        Self(Arc::new(shared))
     }
 
     /// Returns the flight of a file, if it is on its way.
@@ -173,6 +191,18 @@ impl Flights {
     fn table(&self) -> MutexGuard<'_, BTreeMap<QuarantineKey, Flight>> {
         // Each change leaves the table whole, so a panic elsewhere does not spoil it.
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn may_ask_nodes(&self, now: Instant) -> bool {
+        let again = self.upstream_again.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.upstream.is_empty() && again.is_none_or(|again| again <= now)
+    }
+
+    fn no_node_answers(&self, now: Instant) {
+        let mut again = self.upstream_again.lock().unwrap_or_else(PoisonError::into_inner);
+        *again = Some(now + UPSTREAM_PAUSE);
     }
 }
 
@@ -240,7 +270,7 @@ impl Flying {
             },
         };
         if let (Some(sha256), Offer::Peers) = (wish.sha256, wish.offer)
-            && !shared.upstream.is_empty()
+            && shared.may_ask_nodes(Instant::now())
             && let Some((content, bytes)) = self.by_nodes(sha256, &wish.url, &about).await
         {
             if let Some(task) = task {
@@ -271,29 +301,20 @@ impl Flying {
         about: &About,
     ) -> Option<(Content, u64)> {
         let shared = &self.flights.0;
-        let wanted = Wanted {
+        let mut wanted = Wanted {
             // Found out by asking.
             content: ContentId::from_bytes([0; 32]),
             about: about.clone(),
             class: Class::Normal,
             sources: shared.upstream.clone(),
         };
-        let (progress, mut told) = watch::channel(Progress::default());
-        let mut fetching =
-            std::pin::pin!(shared.fetcher.fetch_vendor(sha256, url, wanted, &progress));
-        let fetched = loop {
-            tokio::select! {
-                fetched = fetching.as_mut() => break fetched,
-                // Cancel-safe: a watch loses nothing.
-                Ok(()) = told.changed() => {
-                    let len = told.borrow_and_update().len;
-                    if let Some(len) = len {
-                        self.state.send_modify(|state| {
-                            state.label.get_or_insert_with(Label::default).len = Some(len);
-                        });
-                    }
-                }
+        let (progress, told) = watch::channel(Progress::default());
+        let fetched = match shared.fetcher.resolve(sha256, url, &wanted, &progress).await {
+            Ok((content, _)) => {
+                wanted.content = content;
+                self.follow(&wanted, &progress, told).await
             }
+            Err(error) => Err(error),
         };
         match fetched {
             Ok(fetched) => {
@@ -304,13 +325,58 @@ impl Flying {
             }
             Err(error) => {
                 info!(%sha256, error = causes(&error), "the nodes upstream do not bring it");
+                if matches!(error, FetchError::NoSource { .. } | FetchError::Identity { .. }) {
+                    shared.no_node_answers(Instant::now());
+                }
                 self.state.send_modify(|state| {
                     state.epoch += 1;
-                    state.label = None;
+                    state.have = 0;
+                    (state.label, state.grows) = (None, None);
                 });
                 None
             }
         }
+    }
+
+    /// Fetches a content from nodes, and lets those who wait read it while it comes.
+    async fn follow(
+        &self,
+        wanted: &Wanted,
+        progress: &watch::Sender<Progress>,
+        mut told: watch::Receiver<Progress>,
+    ) -> Result<Fetched, FetchError> {
+        let shared = &self.flights.0;
+        let mut fetching = std::pin::pin!(shared.fetcher.fetch(wanted, progress));
+        let mut content = None;
+        loop {
+            tokio::select! {
+                fetched = fetching.as_mut() => return fetched,
+                // Cancel-safe: a watch loses nothing.
+                Ok(()) = told.changed() => {
+                    told.borrow_and_update();
+                    if content.is_none() {
+                        let (store, id) = (shared.fetcher.store().clone(), wanted.content);
+                        let found = tokio::task::spawn_blocking(move || store.content(id)).await;
+                        content = found.ok().and_then(Result::ok).flatten();
+                    }
+                    if let Some(content) = &content {
+                        self.grown(content);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells how much of a content is there from its first byte on.
+    fn grown(&self, content: &Content) {
+        let (geometry, had) = (content.geometry(), content.had());
+        let first = had.runs().next().filter(|run| run.start().0 == 0);
+        let have = first.map_or(0, |run| geometry.bytes(run).end);
+        self.state.send_modify(|state| {
+            state.have = have;
+            state.label.get_or_insert_with(Label::default).len = Some(geometry.len());
+            state.grows.get_or_insert_with(|| Grows::Content(content.clone()));
+        });
     }
 
     /// Waits for a fill that somebody else has asked for.
@@ -351,7 +417,7 @@ impl Onlooker for Watcher<'_> {
         self.state.send_modify(|state| {
             state.epoch += 1;
             state.have = 0;
-            state.part = Some(part);
+            state.grows = Some(Grows::Part(part));
             state.label = None;
         });
     }

@@ -312,8 +312,16 @@ impl Fetcher {
         }
     }
 
-    /// Asks one node after the other, and returns the content and who named it.
-    async fn resolve(
+    /// Asks one node after the other for the content of a vendor's file, and returns it and who named
+    /// it: a claim, which [`Self::fetch`] checks if the digest is in its wish. For who wants to read
+    /// the content while it comes; others take [`Self::fetch_vendor`].
+    ///
+    /// Cancel-safe: nodes go on with what they were asked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fetch_vendor`].
+    pub async fn resolve(
         &self,
         sha256: Sha256Digest,
         url: &Url,
