@@ -12,7 +12,7 @@
 //! | May what is held be given out? | `freshness`, `known`, `turns` |
 //! | Which part of it? | `range` |
 //! | How does it come, once for all who ask? | `flight` |
-//! | How is it given? | `server`, `reply`, `body`, `shelf` |
+//! | How is it given? | `server`, `reply`, `body`, `blocks`, `shelf` |
 //! | What if not? | `failed` |
 //! | What is passed through unread? | `tunnel` |
 //! | What has it come to? | [`tally`] |
@@ -32,6 +32,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 use url::{Host, Position, Url};
 
+mod blocks;
 mod body;
 mod clients;
 mod durable;
@@ -55,6 +56,7 @@ mod target;
 mod tunnel;
 mod turns;
 
+use blocks::Blocks;
 use body::Reader;
 use clients::Passwords;
 use feeds::Feeds;
@@ -155,6 +157,7 @@ impl Proxy {
         let tally = Arc::new(Tally::default());
         let reader = Reader {
             disk: Arc::new(Disk::default()),
+            blocks: Blocks::default(),
             origins: origins.clone(),
             tally: tally.clone(),
             tasks: TaskTracker::new(),
@@ -260,6 +263,7 @@ impl Gauge {
 async fn look_after(server: &Arc<Server>) {
     server.shelf.sweep(Instant::now());
     server.feeds.expire(now());
+    server.feeds.warn_of_expired(SystemTime::now());
     let saving = server.clone();
     let saved = tokio::task::spawn_blocking(move || {
         saving.known.save()?;

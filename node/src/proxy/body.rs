@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use sutler_cache::Content;
 use sutler_swarm::disk::Disk;
@@ -19,11 +19,12 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use super::blocks::{self, Block, Blocks};
 use super::flight::{Flight, Grows, Label};
 use super::tally::Tally;
 
 /// Bytes read at a time.
-const BLOCK_BYTES: u64 = 256 * 1024;
+const BLOCK_BYTES: u64 = blocks::BLOCK_BYTES as u64;
 
 /// Blocks read before the client asks for them.
 const AHEAD: usize = 2;
@@ -44,6 +45,7 @@ enum Kind {
 #[derive(Clone)]
 pub(super) struct Reader {
     pub(super) disk: Arc<Disk>,
+    pub(super) blocks: Blocks,
     pub(super) origins: Origins,
     pub(super) tally: Arc<Tally>,
     /// Owns the tasks that read; each ends with its client.
@@ -110,17 +112,54 @@ impl Reader {
     ) -> io::Result<ReplyBody> {
         self.tally.disk_bytes.add(end - start);
         if end - start <= BLOCK_BYTES {
-            let mut block = BytesMut::new();
-            read_content(&self.disk, &content, &mut block, start, end).await?;
+            let block = self.read_content(&content, start, end).await?;
             return Ok(ReplyBody::of(block.freeze()));
         }
         let (blocks, body) = mpsc::channel(AHEAD);
-        let disk = self.disk.clone();
+        let reader = self.clone();
         self.tasks.spawn(async move {
             let _keep = keep;
-            give_content(&disk, &content, start, end, &blocks).await;
+            reader.give_content(&content, start, end, &blocks).await;
         });
         Ok(ReplyBody(Kind::Read(body, Some(end - start))))
+    }
+
+    /// Reads a content's bytes to their end, or until the client is gone.
+    async fn give_content(
+        &self,
+        content: &Content,
+        mut at: u64,
+        end: u64,
+        blocks: &mpsc::Sender<io::Result<Bytes>>,
+    ) {
+        while at < end {
+            let until = end.min(at + BLOCK_BYTES);
+            let read = self.read_content(content, at, until).await;
+            if blocks.send(read.map(Block::freeze)).await.is_err() {
+                return;
+            }
+            at = until;
+        }
+    }
+
+    /// Reads some bytes of a content, at most [`BLOCK_BYTES`].
+    async fn read_content(&self, content: &Content, start: u64, end: u64) -> io::Result<Block> {
+        let content = content.clone();
+        self.read((end - start) as usize, move |into| {
+            content.read(start..end, into).map_err(io::Error::other)
+        })
+        .await
+    }
+
+    /// Fills a block where the disk may keep its caller waiting.
+    async fn read(
+        &self,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Block> {
+        let mut block = self.blocks.take(len);
+        let read = self.disk.run(move || fill(block.bytes()).map(|()| block));
+        read.await.map_err(io::Error::other)?
     }
 
     /// Returns the bytes of a flight from `start` on, to `end` or to its own end, as long as it is in
@@ -146,42 +185,6 @@ impl Reader {
         self.tasks.spawn(async move { relay(&mut body, &blocks, &tally).await });
         ReplyBody(Kind::Read(passed, len))
     }
-}
-
-/// Reads a content's bytes to their end, or until the client is gone.
-async fn give_content(
-    disk: &Disk,
-    content: &Content,
-    mut at: u64,
-    end: u64,
-    blocks: &mpsc::Sender<io::Result<Bytes>>,
-) {
-    let mut block = BytesMut::new();
-    while at < end {
-        let until = end.min(at + BLOCK_BYTES);
-        let read = read_content(disk, content, &mut block, at, until).await;
-        let given = blocks.send(read.map(|()| block.split().freeze())).await;
-        if given.is_err() {
-            return;
-        }
-        at = until;
-    }
-}
-
-/// Fills `block` with bytes of a content. Its memory is used again once the client has taken what was
-/// in it.
-async fn read_content(
-    disk: &Disk,
-    content: &Content,
-    block: &mut BytesMut,
-    start: u64,
-    end: u64,
-) -> io::Result<()> {
-    let (content, mut buffer) = (content.clone(), std::mem::take(block));
-    buffer.resize((end - start) as usize, 0);
-    let read = disk.run(move || content.read(start..end, &mut buffer).map(|()| buffer)).await;
-    *block = read.map_err(io::Error::other)?.map_err(io::Error::other)?;
-    Ok(())
 }
 
 /// Gives an origin's bytes on as they come.
@@ -224,14 +227,13 @@ enum Next {
 impl Following {
     async fn run(mut self) {
         let epoch = self.epoch;
-        let mut block = BytesMut::new();
         while self.end.is_none_or(|end| self.at < end) {
             let given = match self.next(epoch).await {
                 Next::Part(part, until) => {
-                    let read = self.read_part(&part, &mut block, until).await;
+                    let read = self.read_part(part, until).await;
                     // What was read is void if the file was begun anew meanwhile.
                     if self.flight.state.borrow().epoch == epoch {
-                        self.give(read.map(|()| block.split().freeze())).await
+                        self.give(read.map(Block::freeze)).await
                     } else {
                         self.give(Err(io::Error::other("the file changed at its origin"))).await
                     }
@@ -239,8 +241,7 @@ impl Following {
                 Next::Content(content) => {
                     let end = self.end.unwrap_or(content.geometry().len());
                     self.reader.tally.passed_bytes.add(end.saturating_sub(self.at));
-                    let disk = &self.reader.disk;
-                    return give_content(disk, &content, self.at, end, &self.blocks).await;
+                    return self.reader.give_content(&content, self.at, end, &self.blocks).await;
                 }
                 Next::Pass(label) => return self.pass(&label).await,
                 Next::Break(why) => self.give(Err(io::Error::other(why))).await,
@@ -274,21 +275,14 @@ impl Following {
         }
     }
 
-    async fn read_part(&self, part: &Grows, block: &mut BytesMut, until: u64) -> io::Result<()> {
+    async fn read_part(&self, part: Grows, until: u64) -> io::Result<Block> {
         let until = until.min(self.at + BLOCK_BYTES).min(self.end.unwrap_or(u64::MAX));
-        let (part, at, mut buffer) = (part.clone(), self.at, std::mem::take(block));
-        buffer.resize((until - at) as usize, 0);
-        let read = self.reader.disk.run(move || {
-            let read = match part {
-                Grows::Part(part) => part.read_exact_at(&mut buffer, at),
-                Grows::Content(content) => {
-                    content.read(at..until, &mut buffer).map_err(io::Error::other)
-                }
-            };
-            read.map(|()| buffer)
-        });
-        *block = read.await.map_err(io::Error::other)??;
-        Ok(())
+        let at = self.at;
+        let fill = move |into: &mut [u8]| match part {
+            Grows::Part(part) => part.read_exact_at(into, at),
+            Grows::Content(content) => content.read(at..until, into).map_err(io::Error::other),
+        };
+        self.reader.read((until - at) as usize, fill).await
     }
 
     async fn give(&mut self, block: io::Result<Bytes>) -> std::ops::ControlFlow<()> {

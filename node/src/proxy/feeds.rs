@@ -8,7 +8,7 @@
 //!
 //! This module keeps the table. `index` fills it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,6 +99,8 @@ pub(super) struct Feeds {
     followed: Mutex<Vec<Feed>>,
     places: Mutex<BTreeMap<String, Place>>,
     pub(super) building: Mutex<Building>,
+    /// Suites of whose expiry somebody was warned.
+    expired: Mutex<BTreeSet<String>>,
     /// Indexes of packages that are being read.
     pub(super) reading: watch::Sender<usize>,
 }
@@ -195,6 +197,7 @@ impl Feeds {
             followed: Mutex::default(),
             places: Mutex::default(),
             building: Mutex::default(),
+            expired: Mutex::default(),
             reading: watch::Sender::new(0),
         }
     }
@@ -377,6 +380,24 @@ impl Feeds {
         match suite.find("/dists/") {
             Some(at) => suite[..=at].to_owned(),
             None => suite.to_owned(),
+        }
+    }
+
+    /// Warns, once each, of suites that were verified and have expired since: nothing newer came, which
+    /// is no sign that there is nothing new (R41).
+    pub(super) fn warn_of_expired(&self, now: SystemTime) {
+        let mut expired = lock(&self.expired);
+        for (suite, place) in lock(&self.places).iter() {
+            let Some(current) = place.suite.current() else { continue };
+            let Ok(release) = &current.with.verified else { continue };
+            match release.is_valid(now) {
+                Ok(()) => drop(expired.remove(suite)),
+                Err(error) => {
+                    if expired.insert(suite.clone()) {
+                        tracing::error!(suite, reason = %error.reason(), %error, "a feed has gone silent");
+                    }
+                }
+            }
         }
     }
 

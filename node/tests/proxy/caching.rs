@@ -263,3 +263,30 @@ async fn what_nothing_vouches_for_is_offered_to_no_peer() {
     let error = asked.err().expect("it is not offered");
     assert!(error.to_string().contains("not known"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // D6, R40
+async fn metrics_tell_what_came_from_where() {
+    let (house, origin, file) = (House::new(), Origin::new().await, bytes(LEN, 12));
+    origin.put(DEB, &file, Some("1"));
+    let mut watched = config(&[&origin]);
+    watched.http.listen = Some("127.0.0.1:0".parse().unwrap());
+    let node = house.node_with(&house.folder(), &watched);
+    get(node.proxy, &origin.url(DEB), "").await;
+    eventually("it is kept", || node.held().1 == 1).await;
+    get(node.proxy, &origin.url(DEB), "").await;
+    get(node.proxy, "http://other.example/x", "").await;
+    let metrics = get(node.http.unwrap(), "/metrics", "").await.text();
+    let of = format!("{{origin=\"{}\"}}", origin.address);
+    for line in [
+        "sutler_proxy_requests_total 3".to_owned(),
+        "sutler_proxy_hits_total 1".to_owned(),
+        "sutler_proxy_refused_total 1".to_owned(),
+        format!("sutler_proxy_disk_bytes_total {LEN}"),
+        format!("sutler_proxy_origin_requests_total{of} 2"),
+        format!("sutler_proxy_origin_hits_total{of} 1"),
+        format!("sutler_proxy_vendor_bytes_total{of} {LEN}"),
+        format!("sutler_proxy_node_bytes_total{of} 0"),
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is missing:\n{metrics}");
+    }
+}

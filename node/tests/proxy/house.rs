@@ -31,6 +31,8 @@ pub(crate) struct House {
 pub(crate) struct Running {
     pub(crate) proxy: SocketAddr,
     pub(crate) address: SocketAddr,
+    /// Where `/metrics` is.
+    pub(crate) http: Option<SocketAddr>,
     pub(crate) owner: Arc<OpenStore>,
     pub(crate) fetcher: Fetcher,
     pub(crate) dir: PathBuf,
@@ -65,11 +67,12 @@ impl House {
         }
         let node = Node::open(&data, "127.0.0.1:0".parse().unwrap(), config).unwrap();
         let (proxy, address) = (node.proxy_address().unwrap(), node.address());
+        let http = node.http_address();
         let (owner, fetcher) = (node.owner().clone(), node.fetcher().clone());
         let stop = CancellationToken::new();
         let token = stop.clone();
         let ended = tokio::spawn(async move { node.run(token).await.unwrap() });
-        Running { proxy, address, owner, fetcher, dir: dir.to_owned(), stop, ended }
+        Running { proxy, address, http, owner, fetcher, dir: dir.to_owned(), stop, ended }
     }
 }
 
