@@ -58,7 +58,12 @@ impl Server {
         client: IpAddr,
     ) -> Response<ReplyBody> {
         self.tally.requests.add(1);
-        let reply = self.answered(request, client).await;
+        let is_tunnel = *request.method() == Method::CONNECT;
+        let mut reply = self.answered(request, client).await;
+        if is_tunnel && !reply.status().is_success() {
+            // What follows on this connection was taken for the tunnel's, and not checked.
+            reply = closing(reply);
+        }
         let status = reply.status().as_u16();
         if matches!(status, 400 | 401 | 403 | 405 | 407 | 413 | 414) {
             self.tally.refused.add(1);
@@ -434,6 +439,8 @@ impl Server {
                     Brought::Nodes(bytes) => origin.node_bytes += bytes,
                 });
                 server.known.succeeded(url.as_str());
+                // Where nothing is kept, it stays as long as for a request.
+                drop(server.filler.interested(content));
                 if kind.is_immutable() {
                     return;
                 }

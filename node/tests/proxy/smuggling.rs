@@ -57,6 +57,10 @@ async fn no_request_is_read_in_two_ways() {
             "a long target",
             format!("GET {url}?{} HTTP/1.1\r\nHost: {host}\r\n\r\n{inner}", "a".repeat(9000)),
         ),
+        (
+            "something behind a tunnel that is refused",
+            format!("CONNECT other.example:443 HTTP/1.1\r\nHost: other.example:443\r\n\r\n{inner}"),
+        ),
     ];
     for (what, request) in corpus {
         let mut client = Client::of(node.proxy).await;
