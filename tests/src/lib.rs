@@ -8,12 +8,14 @@
 //! | What of a command that is killed? | [`running`] |
 //! | What if everything is killed, again and again? | [`torture`] |
 //! | What chance decides? | [`random`] |
+//! | What if a node is asked by HTTP? | [`proxy_node`] |
 //! | What does a client without Sutler do? | [`apt_root`] |
 //! | What does a vendor sign, hold and serve? | [`vendor`] |
 
 pub mod apt_root;
 pub mod machine;
 pub mod program;
+pub mod proxy_node;
 pub mod random;
 pub mod running;
 pub mod skips;
