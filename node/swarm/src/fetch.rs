@@ -233,8 +233,9 @@ impl Fetcher {
 
     /// Fetches what is missing of a content, from all its sources together.
     ///
-    /// Cancel-safe: what was stored stays stored, and the next fetch begins there; dropping this
-    /// costs the open requests, at most a chunk each.
+    /// Cancel-safe: what was stored stays stored, and the next fetch begins there. Dropping this, or
+    /// a kill, costs each open request the chunk that is on its way; and on a line that is faster
+    /// than the disk those whole ones that wait for the store, 512 KiB at most.
     ///
     /// # Errors
     ///
