@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::signer::Signer;
@@ -17,6 +18,9 @@ pub struct Archive {
     root: PathBuf,
     suite: String,
     components: Vec<String>,
+    /// Releases until now. Each is dated a minute after the one before: validators have seconds, and
+    /// a test publishes two in one.
+    releases: AtomicU32,
 }
 
 /// How a release is published.
@@ -61,7 +65,7 @@ impl Archive {
         for component in &components {
             fs::create_dir_all(root.join("pool").join(component)).expect("a folder");
         }
-        Self { root, suite: suite.to_owned(), components }
+        Self { root, suite: suite.to_owned(), components, releases: AtomicU32::new(0) }
     }
 
     /// Adds a package that holds `len` bytes of its own, and returns its path below the root. Those
@@ -132,6 +136,27 @@ impl Archive {
         } else {
             fs::write(detached, signer.detached(text.as_bytes())).expect("a file");
             drop(fs::remove_file(inline));
+        }
+        self.date(&folder);
+    }
+
+    /// Dates the plain names of a release.
+    fn date(&self, folder: &Path) {
+        let age = Duration::from_hours(24);
+        let later = Duration::from_mins(1) * self.releases.fetch_add(1, Ordering::Relaxed);
+        let at = SystemTime::now() - age + later;
+        let tables = self
+            .components
+            .iter()
+            .map(|name| folder.join(name).join(format!("binary-{}", architecture())));
+        for folder in tables.chain([folder.to_owned()]) {
+            for entry in fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_file() {
+                    let file = fs::File::options().append(true).open(path).expect("a file");
+                    file.set_modified(at).expect("a date");
+                }
+            }
         }
     }
 
