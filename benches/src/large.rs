@@ -45,8 +45,11 @@ fn compare(scale: &Scale, mtu: Mtu) -> anyhow::Result<Table> {
 
     let sendme = scale.sendme().map(|program| offer(program, &file)).transpose()?;
     let mut contestants = vec![
+        Contestant::new("sutler --link", bytes, || {
+            fetch(&program, &server, &address, content, &agent, &out, Written::Linked)
+        }),
         Contestant::new("sutler", bytes, || {
-            fetch(&program, &server, &address, content, &agent, &out)
+            fetch(&program, &server, &address, content, &agent, &out, Written::Copied)
         }),
         Contestant::new("nginx TLS, curl, b3sum", bytes, || nginx.download(scale, "content", &out)),
         Contestant::new("bare quinn, discarding", bytes, || {
@@ -72,9 +75,10 @@ fn compare(scale: &Scale, mtu: Mtu) -> anyhow::Result<Table> {
         Mtu::Discovered => "at least 1.4 x, aim 1.7 x",
         Mtu::Ethernet => "at least 0.85 x, aim 1.0 x",
     };
+    table.compare("sutler --link", "nginx TLS, curl, b3sum", wanted);
+    table.compare("sutler --link", "bare quinn, discarding", "at least 0.8 x");
+    table.compare("sutler --link", "sendme", "at least 4 x");
     table.compare("sutler", "nginx TLS, curl, b3sum", wanted);
-    table.compare("sutler", "bare quinn, discarding", "at least 0.8 x");
-    table.compare("sutler", "sendme", "at least 4 x");
     table.note("`b3sum` maps the file, so its memory is that of the file.");
     Ok(table)
 }
@@ -90,12 +94,19 @@ pub(crate) fn huge(scale: &Scale) -> anyhow::Result<Vec<Table>> {
     let client = Ground::within(scale.disk().unwrap_or(Path::new(HUGE_DISK)), &ground)?;
     let agent = agent_data(&client, "agent", mtu)?;
     let out = client.path("out");
-    let fetch = || fetch(&program, &server, &address, content, &agent, &out);
+    let fetch = || fetch(&program, &server, &address, content, &agent, &out, Written::Copied);
     let contestants = vec![Contestant::new("sutler", HUGE_BYTES, fetch)];
     let title = format!("huge: {} GiB, {mtu}, server in memory, client on disk", HUGE_BYTES >> 30);
     let mut table = Table::of(title, 1, contestants)?;
     table.note("For the memory, wanted at most 64 MiB each; the rate is the disk's.");
     Ok(vec![table])
+}
+
+/// How the verified content becomes the user's file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Copied,
+    Linked,
 }
 
 fn fetch(
@@ -105,9 +116,13 @@ fn fetch(
     content: ContentId,
     agent: &Path,
     out: &Path,
+    written: Written,
 ) -> anyhow::Result<Sample> {
     let mut fetch = program.command("fetch", agent);
     fetch.args(["--from", address, &content.to_string(), "--out"]).arg(out);
+    if written == Written::Linked {
+        fetch.arg("--link");
+    }
     let sample = server.sample(|| finish(&mut fetch))?;
     forget(agent)?;
     fs::remove_file(out)?;

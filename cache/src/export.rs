@@ -134,6 +134,20 @@ impl Content {
         Ok(())
     }
 
+    /// Makes `path`, where nothing is, a second name of the store's file. Not durable yet.
+    ///
+    /// # Errors
+    ///
+    /// The store's copy has gone bad, or the disk cannot do this: then [`Content::export`] it.
+    pub fn link(&self, path: &Path) -> io::Result<()> {
+        if !self.is_complete() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.verify_doubtful().map_err(io::Error::other)?;
+        let data = self.0.data()?;
+        link(data.disk_file().ok_or(io::ErrorKind::Unsupported)?, path)
+    }
+
     fn export_beside(&self, beside: &Path, to: &Path, how: ExportHow) -> Result<(), ExportError> {
         let refused = |source| ExportError::Write { path: to.to_owned(), source };
         let linked = how == ExportHow::HardLink && self.link_to(beside)?;
@@ -144,6 +158,10 @@ impl Content {
             file.sync_all().map_err(refused)?;
         }
         fs::rename(beside, to).map_err(refused)?;
+        if linked {
+            // Two names of one file stay both: then the target was the store's file already.
+            drop(fs::remove_file(beside));
+        }
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(refused)
@@ -152,8 +170,7 @@ impl Content {
     /// Makes `path` a second name of the store's file, and returns whether that could be done.
     fn link_to(&self, path: &Path) -> Result<bool, ExportError> {
         self.verify_doubtful()?;
-        let Ok(data) = self.0.data() else { return Ok(false) };
-        Ok(data.disk_file().is_some_and(|file| link(file, path).is_ok()))
+        Ok(self.link(path).is_ok())
     }
 
     /// Fills an empty file with the content, in the cheapest way that the two disks allow.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use sutler_cache::{Store, StoreOptions};
@@ -241,6 +242,32 @@ fn a_fetch_says_where_each_byte_came_from() {
     assert_eq!(fs::read(machine.path("out.deb")).expect("written"), bytes);
     let second = machine.json(fetch);
     assert_eq!(second["bytes_by_source"]["disk"], 3_000_000);
+}
+
+#[test]
+fn a_linked_file_is_the_stores_own_however_often_it_is_fetched() {
+    let machine = Machine::new();
+    let bytes = machine.file("a.deb", 3_000_000, 1);
+    let id = machine.add("node", "a.deb");
+    fs::write(machine.path("list"), format!("{id}  a.deb\n")).expect("a list");
+    let small = machine.file("b.deb", 3_000, 2);
+    let small_id = machine.add("node", "b.deb");
+    fs::write(machine.path("small"), format!("{small_id}  b.deb\n")).expect("a list");
+    let node = machine.node(&[]);
+    let from = node.address.to_string();
+    let common = ["--data", "agent", "--from", &from, "--link"];
+    for _ in 0..2 {
+        for list in ["list", "small"] {
+            machine.json(["fetch", "--list", list, "--out-dir", "out"].into_iter().chain(common));
+        }
+        machine.json(["fetch", &id, "--out", "out/a.deb"].into_iter().chain(common));
+        for (name, bytes) in [("a.deb", &bytes), ("b.deb", &small)] {
+            let out = machine.path("out").join(name);
+            assert_eq!(&fs::read(&out).expect("written"), bytes, "{name}");
+            assert_eq!(fs::metadata(&out).expect("written").nlink(), 2, "{name}");
+        }
+        assert!(fs::read_dir(machine.path("out")).expect("listed").count() <= 2, "no leftovers");
+    }
 }
 
 #[test]

@@ -30,13 +30,14 @@ pub(crate) type Settled = (String, Result<Fetched, Failure>);
 /// Small files of a list that are written and not yet durable.
 pub(crate) struct Batch<'a> {
     folder: &'a Path,
+    how: ExportHow,
     waiting: Vec<(TempPath, String, Fetched)>,
 }
 
 impl<'a> Batch<'a> {
     /// Begins with no file in the folder that all of them go to.
-    pub(crate) const fn new(folder: &'a Path) -> Self {
-        Self { folder, waiting: Vec::new() }
+    pub(crate) const fn new(folder: &'a Path, how: ExportHow) -> Self {
+        Self { folder, how, waiting: Vec::new() }
     }
 
     /// Writes a content to the file `name`. Returns the files that are durable now: often none,
@@ -53,19 +54,29 @@ impl<'a> Batch<'a> {
     ) -> Result<Vec<Settled>, Failure> {
         let out = self.folder.join(name);
         if ready.report.bytes > ALONE_BYTES {
-            let report = write_out(ready, &out, again)?;
+            let report = write_out(ready, &out, self.how, again)?;
             return Ok(vec![(name.to_owned(), Ok(report))]);
+        }
+        if self.how == ExportHow::HardLink
+            && let Some(file) = linked(&ready.body, &out)
+        {
+            self.waiting.push((file, name.to_owned(), ready.report));
+            return Ok(self.settle_if_full());
         }
         let mut file = beside(&out)?;
         if !pour(&mut ready.body, ready.report.bytes, &mut file, &out)? {
-            let report = write_out(again()?, &out, again)?;
+            let report = write_out(again()?, &out, self.how, again)?;
             return Ok(vec![(name.to_owned(), Ok(report))]);
         }
         if !cfg!(target_os = "linux") {
             file.as_file().sync_all().map_err(|error| not_to(&out, &error))?;
         }
         self.waiting.push((file.into_temp_path(), name.to_owned(), ready.report));
-        Ok(if self.waiting.len() < BATCH_MAX { Vec::new() } else { self.settle() })
+        Ok(self.settle_if_full())
+    }
+
+    fn settle_if_full(&mut self) -> Vec<Settled> {
+        if self.waiting.len() < BATCH_MAX { Vec::new() } else { self.settle() }
     }
 
     /// Makes every waiting file durable, under its name, and returns what became of each.
@@ -79,7 +90,13 @@ impl<'a> Batch<'a> {
         for (file, name, report) in waiting {
             let out = self.folder.join(&name);
             let named = match &written {
-                Ok(()) => file.persist(&out).map_err(|error| not_to(&out, &error.error)),
+                Ok(()) => {
+                    let beside = file.to_path_buf();
+                    let named = file.persist(&out).map_err(|error| not_to(&out, &error.error));
+                    // Two names of one file stay both: then it was the store's file already.
+                    drop(fs::remove_file(beside));
+                    named
+                }
                 Err(failure) => Err(failure.clone()),
             };
             settled.push((name, named.map(|()| report)));
@@ -110,6 +127,7 @@ impl<'a> Batch<'a> {
 pub(crate) fn write_out(
     mut ready: Ready,
     out: &Path,
+    how: ExportHow,
     again: &mut dyn FnMut() -> Result<Ready, Failure>,
 ) -> Result<Fetched, Failure> {
     for _ in 1..EXPORT_ATTEMPTS {
@@ -117,7 +135,7 @@ pub(crate) fn write_out(
             Body::Content(content) => content,
             Body::Stream(_) => break,
         };
-        match content.export(out, ExportHow::Copy) {
+        match content.export(out, how) {
             Ok(()) => return Ok(ready.report),
             Err(ExportError::Read(ReadError::Corrupt { .. }) | ExportError::Incomplete { .. }) => {
                 ready = again()?;
@@ -127,7 +145,7 @@ pub(crate) fn write_out(
     }
     match ready.body {
         Body::Content(content) => {
-            content.export(out, ExportHow::Copy).map_err(|error| not_written(&error))?;
+            content.export(out, how).map_err(|error| not_written(&error))?;
         }
         body @ Body::Stream(_) => copy_out(body, ready.report.bytes, out)?,
     }
@@ -161,6 +179,15 @@ fn beside(out: &Path) -> Result<NamedTempFile, Failure> {
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder_of(out))
         .map_err(|error| not_to(out, &error))
+}
+
+/// Gives the store's file a second name beside the user's; `None` where it has to be copied.
+fn linked(body: &Body, out: &Path) -> Option<TempPath> {
+    let Body::Content(content) = body else { return None };
+    let named = tempfile::Builder::new()
+        .prefix(".sutler-")
+        .make_in(folder_of(out), |path| content.link(path));
+    named.ok().map(NamedTempFile::into_temp_path)
 }
 
 /// Fills a file with a body. Returns whether the body was good: a store's copy may have gone bad.

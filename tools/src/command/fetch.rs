@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
-use sutler_cache::export::file_name;
+use sutler_cache::export::{ExportHow, file_name};
 use sutler_node::failure::{Failure, Kind};
 use sutler_node::local::FetchRequest;
 use sutler_node::report::{Fetched, Progress, SourceBytes, SourceKind};
@@ -61,6 +61,10 @@ pub(crate) struct Fetch {
     /// A file with a content id and a file name on each line.
     #[arg(long, value_name = "FILE", requires = "out_dir")]
     list: Option<PathBuf>,
+    /// Make each file a second name of the store's own where the disk can: half the writing and
+    /// half the room. Never change such a file: the store's copy would go bad with it.
+    #[arg(long)]
+    link: bool,
     /// The folder to write the files of a list to.
     #[arg(long, value_name = "DIR", requires = "list", conflicts_with = "out")]
     out_dir: Option<PathBuf>,
@@ -78,9 +82,14 @@ impl Fetch {
             // The command line takes no other combination.
             _ => Err(Failure::new(Kind::Usage, "give a content and --out, or --list").into()),
         };
+        let parting = network.part();
         let closed = access.close();
-        network.close();
+        parting.wait();
         done.and(closed.map_err(Stop::from))
+    }
+
+    const fn how(&self) -> ExportHow {
+        if self.link { ExportHow::HardLink } else { ExportHow::Copy }
     }
 
     fn one(
@@ -108,7 +117,7 @@ impl Fetch {
             bars.end(&label);
             fetched
         };
-        let report = write_out(fetch()?, out, &mut fetch)?;
+        let report = write_out(fetch()?, out, self.how(), &mut fetch)?;
         show(output, &label, &report)?;
         output.json(&report)
     }
@@ -135,7 +144,7 @@ impl Fetch {
         let (started, mut totals) = (Instant::now(), Totals::default());
         let mut bars = Bars::new();
         let mut stop = None;
-        let mut batch = Batch::new(out_dir);
+        let mut batch = Batch::new(out_dir, self.how());
         access.owner().fetch_many(&requests, &mut |position, result| {
             let name = &wanted[position].1;
             let mut again =
