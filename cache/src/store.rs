@@ -136,6 +136,11 @@ impl Store {
         self.inner.find(id, None)
     }
 
+    /// Returns the content `id` if somebody has it open. Never waits for the disk.
+    pub fn open_content(&self, id: ContentId) -> Option<Content> {
+        self.inner.live(id)
+    }
+
     /// Returns every content known, in the order of their ids, as of its last checkpoint.
     pub fn list(&self) -> Vec<Entry> {
         let entry = |(id, summary): (ContentId, Summary)| Entry {

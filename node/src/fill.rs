@@ -24,7 +24,7 @@ use sutler_protocol::frame::{Class, Refusal, detail};
 use sutler_protocol::{ChunkIndex, ContentId, Sha256Digest};
 use sutler_swarm::arrivals::Arrival;
 use sutler_swarm::fetch::{FetchError, Fetcher, Progress, QuarantineKey, SourceAddress, Wanted};
-use sutler_swarm::gateway::{Filled, Served, causes, store_failed};
+use sutler_swarm::gateway::{Filled, Served, causes, look_up};
 use sutler_swarm::origin::Origins;
 use sutler_swarm::{Gateway, StoreGateway};
 use tokio::sync::watch;
@@ -278,11 +278,7 @@ impl Filler {
 
     /// Looks a content up, even one of which nothing but its record is left.
     async fn look_up(&self, id: ContentId) -> Result<Option<Content>, Refusal> {
-        let store = self.0.fetcher.store().clone();
-        tokio::task::spawn_blocking(move || store.content(id))
-            .await
-            .map_err(|error| store_failed(&error))?
-            .map_err(|error| store_failed(&error))
+        look_up(self.0.fetcher.store(), id).await
     }
 
     fn fills(&self) -> MutexGuard<'_, Fills> {

@@ -52,7 +52,7 @@ impl Disk {
         let left = self.hand_over.load(Ordering::Relaxed);
         if left > 0 {
             self.hand_over.store(left - 1, Ordering::Relaxed);
-            return Work::HandedOver(tokio::task::spawn_blocking(work));
+            return Self::hand_over(work);
         }
         let started = Instant::now();
         let result = work();
@@ -60,6 +60,13 @@ impl Disk {
             self.hand_over.store(HANDED_OVER, Ordering::Relaxed);
         }
         Work::Done(result)
+    }
+
+    /// Hands work over that is worth a thread of its own, however fast the disk is.
+    pub(crate) fn hand_over<T: Send + 'static>(
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Work<T> {
+        Work::HandedOver(tokio::task::spawn_blocking(work))
     }
 }
 

@@ -38,6 +38,7 @@ use tracing::info;
 use url::Url;
 
 use crate::arrivals::Arrivals;
+use crate::buffers::Buffers;
 use crate::counters::Counters;
 use crate::disk::Disk;
 use crate::endpoint::Endpoint;
@@ -100,6 +101,7 @@ pub struct Fetcher {
     counters: Arc<Counters>,
     links: Links,
     disk: Arc<Disk>,
+    buffers: Buffers,
 }
 
 /// Why a content was not fetched. What was verified stays in the store, and the next fetch goes on
@@ -208,7 +210,8 @@ impl Fetcher {
         counters: Arc<Counters>,
     ) -> Self {
         let links = Links::new(endpoint.clone());
-        Self { endpoint, store, arrivals, origins, counters, links, disk: Arc::default() }
+        let (disk, buffers) = (Arc::default(), Buffers::default());
+        Self { endpoint, store, arrivals, origins, counters, links, disk, buffers }
     }
 
     /// Returns the store that is fetched into.

@@ -78,12 +78,8 @@ impl StoreGateway {
     pub async fn find(&self, id: ContentId) -> Result<Option<Served>, Refusal> {
         // Subscribed before the store is looked at, so that nothing stored in between is missed.
         let stored = self.arrivals.watch(id);
-        let store = self.store.clone();
-        let found = tokio::task::spawn_blocking(move || store.content(id))
-            .await
-            .map_err(|error| store_failed(&error))?
-            .map_err(|error| store_failed(&error))?;
-        Ok(found
+        Ok(look_up(&self.store, id)
+            .await?
             .filter(|content| content.is_offered() && !content.awaits_digest())
             .filter(|content| stored.is_some() || !content.had().is_empty())
             .map(|content| Served { content, stored, is_filling: false, interest: None }))
@@ -111,6 +107,22 @@ impl Gateway for StoreGateway {
     fn damaged(&self, id: ContentId, chunk: ChunkIndex) {
         tracing::warn!(content.id = %id, chunk = chunk.0, "a chunk is damaged on disk");
     }
+}
+
+/// Looks a content up in a store, away from the runtime's threads unless it is open already.
+///
+/// # Errors
+///
+/// [`Refusal::StoreFailed`] if the store cannot tell.
+pub async fn look_up(store: &Store, id: ContentId) -> Result<Option<Content>, Refusal> {
+    if let Some(content) = store.open_content(id) {
+        return Ok(Some(content));
+    }
+    let store = store.clone();
+    tokio::task::spawn_blocking(move || store.content(id))
+        .await
+        .map_err(|error| store_failed(&error))?
+        .map_err(|error| store_failed(&error))
 }
 
 /// Returns the refusal that says what the store's trouble was, with all its causes.

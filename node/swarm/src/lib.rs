@@ -17,6 +17,7 @@
 //! | What has it all come to? | [`counters`] |
 
 pub mod arrivals;
+mod buffers;
 pub mod counters;
 pub mod disk;
 pub mod ended;

@@ -8,7 +8,6 @@
 //!   waits for it;
 //! - unvalidated addresses are sent away for a token once [`RETRY_FROM`] connections are open.
 
-mod buffers;
 mod class_gate;
 mod request;
 mod sessions;
@@ -24,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, info};
 
+use crate::buffers::Buffers;
 use crate::counters::Counters;
 use crate::disk::Disk;
 use crate::endpoint::Endpoint;
@@ -31,7 +31,6 @@ use crate::gateway::{Gateway, causes};
 use crate::identity::peer_name;
 use crate::peer::ConnectError;
 use crate::wire;
-use buffers::Buffers;
 use class_gate::ClassGate;
 use request::Answering;
 use sessions::Sessions;

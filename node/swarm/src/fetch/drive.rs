@@ -284,6 +284,7 @@ impl<'a> Drive<'a> {
             goes_on_from: machine.take_partial(ask.request),
             content: content.clone(),
             disk: self.fetcher.disk.clone(),
+            buffers: self.fetcher.buffers.clone(),
             to: self.to.clone(),
         };
         let validators = self.validators(link, geometry);

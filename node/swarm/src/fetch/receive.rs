@@ -3,10 +3,12 @@
 //! An origin may answer with the whole content where a part was asked for; all of that is taken then,
 //! but for what is had.
 //!
-//! While one batch is being stored the next is gathered, and a batch is whatever is whole when the
-//! store is free: single chunks on a slow line, so that a kill costs at most one, and up to
-//! [`BATCH_BYTES`] on a fast one, so that the hand-over to the disk's thread does not show.
+//! What is whole goes to the store as soon as the line pauses: single chunks on a slow line, so that
+//! a kill costs at most one. On a line that never pauses [`BATCH_BYTES`] go at a time, and a thread
+//! of its own verifies and writes them while the next are gathered: a kill costs at most two such
+//! batches, which came in the last few milliseconds.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,16 +19,16 @@ use sutler_protocol::frame::{ChunksRequest, Refusal};
 use sutler_protocol::geometry::ChunkIndex;
 use sutler_protocol::{ChunkRange, Geometry};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::introduce::Link;
+use crate::buffers::Buffers;
 use crate::disk::{Disk, Work};
 use crate::gateway::causes;
 use crate::origin::{OriginBody, OriginError, Origins, Validators};
 use crate::peer::{ChunkStream, Peer, RequestError};
 
-/// Bytes that wait for the store, at most, unless one chunk has more.
-const BATCH_BYTES: usize = 512 * 1024;
+/// Bytes that go to the store at once while the line does not pause, unless one chunk has more.
+const BATCH_BYTES: usize = 256 * 1024;
 
 /// How often a slow answer says that it is alive.
 const ALIVE_EVERY: Duration = Duration::from_millis(250);
@@ -78,6 +80,7 @@ pub(super) struct Receiving {
     pub(super) goes_on_from: Option<Partial>,
     pub(super) content: Content,
     pub(super) disk: Arc<Disk>,
+    pub(super) buffers: Buffers,
     pub(super) to: mpsc::Sender<Happening>,
 }
 
@@ -114,7 +117,7 @@ impl Receiving {
                 let chunks = self.announce(&incoming, geometry).await;
                 // A whole brings all of it anyway.
                 let goes_on_from = goes_on_from.filter(|_| chunks == self.chunks);
-                let mut gather = Gather::new(geometry, chunks, goes_on_from);
+                let mut gather = Gather::new(geometry, chunks, goes_on_from, self.buffers.clone());
                 let ended = self.receive(incoming, &mut gather).await;
                 (ended, gather.into_partial())
             }
@@ -144,37 +147,25 @@ impl Receiving {
 
     async fn receive(&self, mut incoming: Incoming, gather: &mut Gather) -> Ended {
         let mut pieces = [const { Bytes::new() }; PIECES];
-        let mut storing: Option<JoinHandle<Batch>> = None;
+        let mut storing: Option<Work<Batch>> = None;
         let mut over: Option<Ended> = None;
         let mut alive = Instant::now();
         let mut unreported = 0;
         loop {
-            if storing.is_none() {
-                if !gather.whole.is_empty() {
-                    match self.store(gather.take()) {
-                        Work::Done(batch) => {
-                            self.report_bytes(std::mem::take(&mut unreported)).await;
-                            alive = Instant::now();
-                            if let Err(ended) = self.report(gather, batch).await {
-                                return ended;
-                            }
-                            continue;
-                        }
-                        Work::HandedOver(handle) => storing = Some(handle),
-                    }
-                } else if let Some(over) = over {
-                    self.report_bytes(unreported).await;
-                    return over;
-                }
+            if storing.is_none() && over.is_some() && gather.whole.is_empty() {
+                self.report_bytes(unreported).await;
+                return over.unwrap_or(Ended::CutOff);
             }
             tokio::select! {
+                // In this order, so that the last one is taken only when nothing is there to read.
+                biased;
                 // Cancel-safe: a join handle keeps its result until it is taken.
                 batch = stored(&mut storing), if storing.is_some() => {
                     storing = None;
                     let Some(batch) = batch else { return Ended::CutOff };
                     self.report_bytes(std::mem::take(&mut unreported)).await;
                     alive = Instant::now();
-                    if let Err(ended) = self.report(gather, batch).await {
+                    if let Err(ended) = self.report(batch).await {
                         return ended;
                     }
                 }
@@ -195,13 +186,19 @@ impl Receiving {
                         Err(ended) => over = Some(ended),
                     }
                 }
+                () = ready(()), if storing.is_none() && !gather.whole.is_empty() => {
+                    storing = Some(self.store(gather));
+                }
             }
         }
     }
 
-    fn store(&self, chunks: Vec<Chunk>) -> Work<Batch> {
+    /// Stores what is whole: little of it here and now, a batch on a thread of its own.
+    fn store(&self, gather: &mut Gather) -> Work<Batch> {
+        let is_batch = !gather.has_room();
+        let chunks = std::mem::take(&mut gather.whole);
         let content = self.content.clone();
-        self.disk.begin(move || {
+        let work = move || {
             let had = content.had();
             let commit = |chunk: &Chunk| {
                 if had.contains(chunk.index) {
@@ -211,10 +208,11 @@ impl Receiving {
             };
             let results = chunks.iter().map(commit).collect();
             Batch { chunks, results }
-        })
+        };
+        if is_batch { Disk::hand_over(work) } else { self.disk.begin(work) }
     }
 
-    async fn report(&self, gather: &mut Gather, batch: Batch) -> Result<(), Ended> {
+    async fn report(&self, batch: Batch) -> Result<(), Ended> {
         for (chunk, result) in batch.chunks.into_iter().zip(batch.results) {
             let index = chunk.index;
             let happening = match result {
@@ -222,7 +220,7 @@ impl Receiving {
                 Err(CommitError::Corrupt { .. }) => Happening::Corrupt(self.request, index),
                 Err(error) => return Err(Ended::Store(error)),
             };
-            gather.reuse(chunk.bytes);
+            self.buffers.give(chunk.bytes);
             // The driver is gone only if the fetch is.
             let _ = self.to.send(happening).await;
         }
@@ -257,17 +255,22 @@ struct Gather {
     goes_on_from: Option<Partial>,
     open: Vec<u8>,
     whole: Vec<Chunk>,
-    spare: Vec<Vec<u8>>,
+    buffers: Buffers,
 }
 
 impl Gather {
-    fn new(geometry: Geometry, chunks: ChunkRange, mut goes_on_from: Option<Partial>) -> Self {
-        let mut open = Vec::with_capacity(geometry.chunk_bytes().min(geometry.len()) as usize);
+    fn new(
+        geometry: Geometry,
+        chunks: ChunkRange,
+        mut goes_on_from: Option<Partial>,
+        buffers: Buffers,
+    ) -> Self {
+        let mut open = buffers.take();
         if let Some(partial) = &mut goes_on_from {
             open.append(partial.bytes_mut());
         }
         let (next, end) = (chunks.start(), chunks.end());
-        Self { geometry, next, end, goes_on_from, open, whole: Vec::new(), spare: Vec::new() }
+        Self { geometry, next, end, goes_on_from, open, whole: Vec::new(), buffers }
     }
 
     /// Returns what came of the chunk that is not whole.
@@ -279,7 +282,7 @@ impl Gather {
         Some(partial).filter(|partial| !partial.bytes().is_empty())
     }
 
-    /// Returns whether more may be gathered before the store has taken what is whole.
+    /// Returns whether less than a batch is whole.
     fn has_room(&self) -> bool {
         self.whole.len() * (self.geometry.chunk_bytes() as usize) < BATCH_BYTES
     }
@@ -289,27 +292,23 @@ impl Gather {
             let place = self.geometry.chunk(self.next);
             let wanted = (place.end - place.start) as usize - self.open.len();
             let (now, later) = piece.split_at(wanted.min(piece.len()));
+            // At once, not by doubling: a buffer's first use is all of a chunk or nothing.
+            self.open.reserve_exact(wanted);
             self.open.extend_from_slice(now);
             piece = later;
             if now.len() == wanted {
-                let spare = self.spare.pop().unwrap_or_else(|| {
-                    Vec::with_capacity(self.geometry.chunk_bytes().min(place.end) as usize)
-                });
-                let bytes = std::mem::replace(&mut self.open, spare);
+                let bytes = std::mem::replace(&mut self.open, self.buffers.take());
                 self.whole.push(Chunk { index: self.next, bytes });
                 self.goes_on_from = None;
                 self.next = ChunkIndex(self.next.0 + 1);
             }
         }
     }
+}
 
-    fn take(&mut self) -> Vec<Chunk> {
-        std::mem::take(&mut self.whole)
-    }
-
-    fn reuse(&mut self, mut buffer: Vec<u8>) {
-        buffer.clear();
-        self.spare.push(buffer);
+impl Drop for Gather {
+    fn drop(&mut self) {
+        self.buffers.give(std::mem::take(&mut self.open));
     }
 }
 
@@ -333,10 +332,13 @@ impl Incoming {
 }
 
 /// Waits for the batch that is being stored; `None` if its thread ended before its work.
-async fn stored(storing: &mut Option<JoinHandle<Batch>>) -> Option<Batch> {
-    match storing {
-        Some(handle) => handle.await.ok(),
-        None => None,
+async fn stored(storing: &mut Option<Work<Batch>>) -> Option<Batch> {
+    if let Some(Work::HandedOver(handle)) = storing {
+        return handle.await.ok();
+    }
+    match storing.take() {
+        Some(Work::Done(batch)) => Some(batch),
+        Some(Work::HandedOver(_)) | None => None,
     }
 }
 

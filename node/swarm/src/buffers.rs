@@ -1,8 +1,9 @@
-//! Buffers that are used again once the other side has acknowledged what was in them.
+//! Buffers that are used again: by a server once the other side has acknowledged what was in them,
+//! by a fetch once its chunk was stored.
 //!
-//! A fresh buffer costs its zeroing and a page fault for every 4 KiB, a tenth of a server's time.
+//! A fresh buffer costs its zeroing and a page fault for every 4 KiB, a tenth of either's time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use sutler_protocol::serve::STEP_BYTES_MAX;
@@ -11,8 +12,8 @@ use sutler_protocol::serve::STEP_BYTES_MAX;
 const SPARE_MAX: usize = 64;
 
 /// Spare buffers. Cheap to clone; all clones share them.
-#[derive(Clone, Default)]
-pub(super) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
 
 /// A buffer that goes back to the others when the last reader is done with it.
 struct Lent {
@@ -21,17 +22,38 @@ struct Lent {
 }
 
 impl Buffers {
+    /// Returns an empty buffer, which may have room already.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        let mut bytes = self.spare().pop().unwrap_or_default();
+        bytes.clear();
+        bytes
+    }
+
+    /// Keeps a buffer for the next who takes one, unless enough are kept or it is a giant.
+    pub(crate) fn give(&self, bytes: Vec<u8>) {
+        let mut spare = self.spare();
+        if spare.len() < SPARE_MAX && bytes.capacity() as u64 <= 2 * STEP_BYTES_MAX {
+            spare.push(bytes);
+        }
+    }
+
     /// Returns bytes filled by `fill`, or what it says stood in the way.
-    pub(super) fn filled<E>(
+    pub(crate) fn filled<E>(
         &self,
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<Bytes, E> {
-        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spare = self.spare().pop();
+        // Its old bytes stay: zeroing them costs more than the system call that replaces them.
         let mut lent = Lent { bytes: spare.unwrap_or_default(), home: self.clone() };
         lent.bytes.resize(len, 0);
         fill(&mut lent.bytes)?;
         Ok(Bytes::from_owner(lent))
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        // A list of spare buffers is whole whatever panicked elsewhere.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -43,11 +65,7 @@ impl AsRef<[u8]> for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        let mut spare = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < SPARE_MAX && bytes.capacity() as u64 <= 2 * STEP_BYTES_MAX {
-            spare.push(bytes);
-        }
+        self.home.give(std::mem::take(&mut self.bytes));
     }
 }
 
