@@ -66,9 +66,11 @@ impl Bringer {
                 None => Some(sha256),
             },
         };
+        let fetcher = fetcher.clone();
         let fetched = match unknown {
             None => {
-                self.watched(fetcher.fetch(&wanted, &sender), &told, &request.name, progress)?
+                let fetching = async move { fetcher.fetch(&wanted, &sender).await };
+                self.watched(fetching, &told, &request.name, progress)?
             }
             Some(sha256) => {
                 let url = vendor_url(request)?;
@@ -76,7 +78,8 @@ impl Bringer {
                 if !wanted.sources.iter().any(is_peer) {
                     return self.fetch_from_vendor(sha256, &url, wanted, progress);
                 }
-                let fetching = fetcher.fetch_vendor(sha256, &url, wanted, &sender);
+                let fetching =
+                    async move { fetcher.fetch_vendor(sha256, &url, wanted, &sender).await };
                 self.watched(fetching, &told, &request.name, progress)?
             }
         };
@@ -94,23 +97,23 @@ impl Bringer {
         let started = Instant::now();
         let about = About { sha256: Some(sha256), ..wanted.about };
         let (sender, told) = watch::channel(FetchProgress::default());
-        let filled = |filled: Filled| {
+        let filled = move |filled: Filled| {
             sender.send_modify(|told| (told.have_bytes, told.len) = (filled.have, filled.len));
         };
         let key = QuarantineKey::Digest(sha256);
-        let fetching = self.fetcher()?.fetch_whole(key, url, about, filled);
+        let (fetcher, url) = (self.fetcher()?.clone(), url.clone());
+        let place = url.to_string();
+        let fetching = async move { fetcher.fetch_whole(key, &url, about, filled).await };
         let subject = sha256.to_string();
         let (content, received) = self.watched(fetching, &told, &subject, progress)?;
         let bytes = content.geometry().len();
         let vendor = received.min(bytes);
-        let sources: Vec<SourceBytes> = [
-            (SourceKind::Disk, None, bytes - vendor),
-            (SourceKind::Vendor, Some(url.to_string()), vendor),
-        ]
-        .map(|(kind, address, bytes)| SourceBytes { kind, address, bytes })
-        .into_iter()
-        .filter(|source| source.bytes > 0)
-        .collect();
+        let sources: Vec<SourceBytes> =
+            [(SourceKind::Disk, None, bytes - vendor), (SourceKind::Vendor, Some(place), vendor)]
+                .map(|(kind, address, bytes)| SourceBytes { kind, address, bytes })
+                .into_iter()
+                .filter(|source| source.bytes > 0)
+                .collect();
         let report = Fetched {
             content: content.id().to_string(),
             sha256: Some(subject),
@@ -210,23 +213,26 @@ impl Bringer {
     }
 
     /// Waits for a fetch, and tells how far it has come.
-    fn watched<T>(
+    ///
+    /// It runs where its sockets are: polled from here, each of its steps would cross from thread
+    /// to thread and back.
+    fn watched<T: Send + 'static>(
         &self,
-        fetching: impl Future<Output = Result<T, FetchError>>,
+        fetching: impl Future<Output = Result<T, FetchError>> + Send + 'static,
         told: &watch::Receiver<FetchProgress>,
         subject: &str,
         progress: OnProgress<'_>,
     ) -> Result<T, Failure> {
-        self.runtime.block_on(async {
-            tokio::pin!(fetching);
+        let mut fetching = self.runtime.spawn(fetching);
+        let fetched = self.runtime.block_on(async {
             let mut tick = tokio::time::interval(TELL_EVERY);
             tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
                 tokio::select! {
-                    // Pinned: polled again where it was.
-                    done = &mut fetching => return done.map_err(Failure::from),
+                    // Cancel-safe: a handle keeps its result until it is taken.
+                    done = &mut fetching => return Some(done),
                     // Cancel-safe: a token stays cancelled.
-                    () = self.stop.cancelled() => return Err(interrupted()),
+                    () = self.stop.cancelled() => return None,
                     // Cancel-safe: a tick that is missed comes again.
                     _ = tick.tick() => {
                         let (bytes_had, bytes) = {
@@ -235,12 +241,21 @@ impl Bringer {
                         };
                         let subject = subject.to_owned();
                         if progress(Progress { subject, bytes_had, bytes }).is_break() {
-                            return Err(interrupted());
+                            return None;
                         }
                     }
                 }
             }
-        })
+        });
+        let Some(done) = fetched else {
+            // Nothing of it may run on when its asker was told that it has ended.
+            fetching.abort();
+            drop(self.runtime.block_on(fetching));
+            return Err(interrupted());
+        };
+        let done = done
+            .map_err(|error| Failure::because(Kind::Internal, format!("fetch {subject}"), &error));
+        done?.map_err(Failure::from)
     }
 }
 

@@ -5,6 +5,7 @@
 //! Where another process owns the store, its config alone decides.
 
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use sutler_node::config::Config;
@@ -15,8 +16,9 @@ use sutler_swarm::arrivals::Arrivals;
 use sutler_swarm::counters::Counters;
 use sutler_swarm::origin::AllowEntry;
 use sutler_swarm::{Endpoint, Fetcher};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use url::{Position, Url};
@@ -25,27 +27,75 @@ use super::add::is_url;
 use crate::access::{Access, DataArgs};
 use crate::exit::code_of;
 
-/// How long a command waits for its peers' goodbyes.
-const GOODBYE_MAX: Duration = Duration::from_millis(200);
+/// How long a command says goodbye: the packet goes out at once, and only a peer that missed it asks.
+const GOODBYE_MAX: Duration = Duration::from_millis(20);
 
 /// What must live as long as a command that fetches.
 pub(crate) struct Network {
-    runtime: Runtime,
+    runtime: OneThread,
     endpoint: Option<Endpoint>,
 }
 
 impl Network {
-    /// Says goodbye to every peer, and waits a moment for those who say it back.
-    pub(crate) fn close(self) {
-        if let Some(endpoint) = &self.endpoint {
-            // One that never answered would hold the command up for as long again.
-            let goodbye = endpoint.close();
-            drop(self.runtime.block_on(async { timeout(GOODBYE_MAX, goodbye).await }));
-        }
+    /// Begins to say goodbye to every peer, while the command goes on.
+    pub(crate) fn part(self) -> Parting {
+        let goodbye = self.endpoint.map(|endpoint| {
+            self.runtime.handle.spawn(async move {
+                // Whoever does not hear it finds out by himself.
+                drop(timeout(GOODBYE_MAX, endpoint.close()).await);
+            })
+        });
+        Parting { runtime: self.runtime, goodbye }
     }
 }
 
-/// Makes the runtime of a command or a node.
+/// Goodbyes that are being said.
+pub(crate) struct Parting {
+    runtime: OneThread,
+    goodbye: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Parting {
+    /// Waits until they were heard, or a moment.
+    pub(crate) fn wait(self) {
+        // It fails only where it was cut off.
+        drop(self.goodbye.map(|goodbye| self.runtime.handle.block_on(goodbye)));
+    }
+}
+
+/// A runtime on one thread of its own, while the command's thread waits and shows how far it is.
+///
+/// One transfer is one socket: handing its packets from thread to thread costs a fifth more
+/// processor time than it gains.
+struct OneThread {
+    handle: Handle,
+    /// Dropped, it ends the thread.
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl OneThread {
+    fn start() -> Result<Self, Failure> {
+        let failed = |error| Failure::because(Kind::Internal, "start a thread", &error);
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel::<()>();
+        let run = move || drop(runtime.block_on(ended));
+        let thread =
+            thread::Builder::new().name("network".to_owned()).spawn(run).map_err(failed)?;
+        Ok(Self { handle, end: Some(end), thread: Some(thread) })
+    }
+}
+
+impl Drop for OneThread {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        // It ends its tasks, and waits for disk work that was begun.
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
+
+/// Makes the runtime of a node.
 pub(crate) fn start() -> Result<Runtime, Failure> {
     Builder::new_multi_thread()
         .enable_all()
@@ -111,14 +161,14 @@ pub(crate) fn with_network(
     urls: &[&String],
     peers: Peers,
 ) -> Result<(Access, Network), Failure> {
-    let runtime = start()?;
+    let runtime = OneThread::start()?;
     let store = match access {
         Access::Own(store) => store,
         owner @ Access::Owner(_) => return Ok((owner, Network { runtime, endpoint: None })),
     };
     let mut config = data.config()?;
     allow(&mut config, urls)?;
-    let entered = runtime.enter();
+    let entered = runtime.handle.enter();
     let stop = stopped_by_signals()?;
     let origins = origins(&config.origin)?;
     let mut endpoint = None;
@@ -135,7 +185,7 @@ pub(crate) fn with_network(
         endpoint = Some(asking);
     }
     let bringer =
-        Bringer { runtime: runtime.handle().clone(), fetcher, origins: Some(origins), stop };
+        Bringer { runtime: runtime.handle.clone(), fetcher, origins: Some(origins), stop };
     drop(entered);
     Ok((Access::Own(Box::new(store.with_bringer(bringer))), Network { runtime, endpoint }))
 }
