@@ -8,6 +8,7 @@
 //! | 2,000 small files | [`small`] |
 //! | One content to a crowd | [`fan_out`] |
 //! | A vendor's index, verified and parsed | [`index`] |
+//! | The caching proxy | [`proxy`] |
 //! | A file into the store; a node that starts again | [`add`], [`restart`] |
 //! | How large, how often, on what? | [`scale`] |
 //! | What is it done with, and where? | [`ground`] |
@@ -26,6 +27,7 @@ mod large;
 mod nginx;
 mod process;
 mod program;
+mod proxy;
 mod restart;
 mod role;
 mod scale;
@@ -72,6 +74,8 @@ enum Job {
     Add,
     /// An index of the size of Debian's main, verified and parsed, beside gpgv, sha256sum and xz.
     Index,
+    /// The caching proxy, warm and cold, beside nginx `proxy_cache` and apt-cacher-ng.
+    Proxy,
     /// Until a node listens again that was killed with half of 8 GiB.
     Restart,
 }
@@ -113,6 +117,7 @@ impl Job {
             Self::FanOut => fan_out::run(scale),
             Self::Add => add::run(scale),
             Self::Index => index::run(scale),
+            Self::Proxy => proxy::run(scale),
             Self::Restart => restart::run(scale),
         }
     }
