@@ -37,6 +37,7 @@ Examples:
   sutler fetch sha256:8213…a1 --url https://deb.debian.org/debian/pool/main/b/bash/bash_5.2.deb \\
       --data ./agent --from 192.0.2.7:7447 --out bash.deb
   sutler fetch --list packages.txt --data ./agent --from 192.0.2.7:7447 --out-dir ./packages
+  sutler fetch --list packages.txt --data ./agent --from 192.0.2.7:7447 --out-dir ./packages --link
 
 An interrupted fetch goes on where it ended: type it again. A list has lines as `b3sum` prints
 them: content id, blanks, file name.";
