@@ -25,8 +25,10 @@
 //! | What does a device believe? | [`trusted`] |
 //! | What to ask for next? | [`refresh`], [`search`] |
 //! | How much may come? | [`bounds`] |
+//! | How is a document made, and signed? | [`compose`], [`sign`] |
 
 pub mod bounds;
+pub mod compose;
 pub mod delegation;
 pub mod digest;
 pub mod document;
@@ -37,6 +39,7 @@ pub mod name;
 mod pattern;
 pub mod refresh;
 pub mod search;
+pub mod sign;
 pub mod signed;
 pub mod trusted;
 
@@ -47,5 +50,6 @@ pub use key::{KeyId, PublicKey, RoleKeys};
 pub use name::{RoleName, TargetPath};
 pub use refresh::{Answer, Fetch, Keep, Refresh};
 pub use search::{Found, Search, SearchStep};
-pub use signed::{Believed, ParseError, Signed, VerifyError};
+pub use sign::SigningKey;
+pub use signed::{Believed, ParseError, Signature, Signed, VerifyError};
 pub use trusted::{Fault, Kept, LoadError, Refusal, Trusted};

@@ -32,3 +32,7 @@ pub const SIGNATURES_MAX: usize = 256;
 
 /// Bits of a succinct delegation's bin number, as in the specification.
 pub const BIN_BITS_MAX: u32 = 32;
+
+/// How long before its expiry a timestamp may say that it was signed: it is signed anew every hour, and what
+/// counts on one that says less often than every week is not Sutler's.
+pub const ISSUED_BEFORE_EXPIRY_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::bounds::BIN_BITS_MAX;
@@ -16,15 +16,15 @@ use super::name::{RoleName, TargetPath};
 use super::pattern;
 
 /// Everybody that one role delegates to, in the order of their priority.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Delegations {
     /// Every key that a delegation names.
     pub keys: BTreeMap<KeyId, Key>,
     /// The delegations, the first that matches first.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roles: Option<Vec<Delegation>>,
     /// Instead of them: bins that share their keys.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succinct_roles: Option<SuccinctRoles>,
     /// Fields that the specification does not name.
     #[serde(flatten)]
@@ -32,7 +32,7 @@ pub struct Delegations {
 }
 
 /// One delegation.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Delegation {
     /// Whom it is to.
     pub name: RoleName,
@@ -44,10 +44,10 @@ pub struct Delegation {
     /// Whether a path that matches is never looked for behind this delegation.
     pub terminating: bool,
     /// Shell-style patterns of the paths it is for, or
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<Vec<String>>,
     /// what the SHA-256 of those paths begins with, in hex digits. One of the two is there.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_hash_prefixes: Option<Vec<String>>,
     /// Fields that the specification does not name.
     #[serde(flatten)]
@@ -55,7 +55,7 @@ pub struct Delegation {
 }
 
 /// Bins by the first bits of a path's SHA-256, each a role of its own with the same keys.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SuccinctRoles {
     /// The ids of the keys that sign for every bin.
     pub keyids: Vec<KeyId>,
@@ -103,6 +103,17 @@ impl Delegations {
             }
         }
         delegated
+    }
+
+    /// Returns the delegation to `role`, if there is one by path or hash.
+    pub fn to(&self, role: &RoleName) -> Option<&Delegation> {
+        self.roles.iter().flatten().find(|one| one.name == *role)
+    }
+
+    /// Returns who signs for `role`, if there is a delegation to it by path or hash.
+    pub fn keys_of(&self, role: &RoleName) -> Option<RoleKeys> {
+        let delegation = self.to(role)?;
+        Some(RoleKeys::new(&self.keys, &delegation.keyids, delegation.threshold))
     }
 
     /// Checks that they mean one thing.

@@ -8,6 +8,7 @@ use std::fmt;
 
 use aws_lc_rs::digest;
 use serde::de::{self, Deserialize, Deserializer};
+use serde::{Serialize, Serializer};
 
 /// The digests of a file that are known here; either may be absent.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -57,6 +58,16 @@ pub struct Check {
 }
 
 impl Digests {
+    /// Returns the digests of `bytes` that are written here: SHA-256 alone, which every client knows.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self::from_sha256(sha256(bytes))
+    }
+
+    /// Returns digests of which only the SHA-256 is known.
+    pub fn from_sha256(sha256: [u8; 32]) -> Self {
+        Self { sha256: Some(sha256.to_vec()), sha512: None }
+    }
+
     /// Returns the digest by which a file's name is prefixed: SHA-256 if it is known, else SHA-512, in
     /// small hex digits.
     pub fn prefix(&self) -> Option<String> {
@@ -154,6 +165,15 @@ impl<'de> Deserialize<'de> for Digests {
             None => Ok(None),
         };
         Ok(Self { sha256: take("sha256", 32)?, sha512: take("sha512", 64)? })
+    }
+}
+
+impl Serialize for Digests {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let known = [("sha256", &self.sha256), ("sha512", &self.sha512)];
+        let given =
+            known.into_iter().filter_map(|(name, digest)| Some((name, hex(digest.as_ref()?))));
+        serializer.collect_map(given)
     }
 }
 

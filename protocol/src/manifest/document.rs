@@ -8,10 +8,11 @@ use std::fmt;
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use serde::Deserialize;
 use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::bounds::ISSUED_BEFORE_EXPIRY_MAX;
 use super::delegation::Delegations;
 use super::digest::Digests;
 use super::key::{Key, KeyId, RoleKeys};
@@ -64,6 +65,14 @@ pub enum RuleError {
         /// What.
         name: String,
     },
+    /// A statement that says it was signed when it cannot have been.
+    #[error("issued is {issued}, not within 7 days before expires, {expires}")]
+    Issued {
+        /// When it says that it was signed.
+        issued: Expires,
+        /// When it expires.
+        expires: Expires,
+    },
     /// A delegation that could mean two things.
     #[error("delegations: {fault}")]
     Delegations {
@@ -73,13 +82,13 @@ pub enum RuleError {
 }
 
 /// Who may sign what: the document that an admin hands over, and the chain of its successors.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Root {
     #[serde(rename = "_type")]
-    kind: String,
-    spec_version: String,
-    version: Version,
-    expires: Expires,
+    pub(super) kind: String,
+    pub(super) spec_version: String,
+    pub(super) version: Version,
+    pub(super) expires: Expires,
     /// Whether files have their version or digest in their names.
     #[serde(default)]
     pub consistent_snapshot: bool,
@@ -93,7 +102,7 @@ pub struct Root {
 }
 
 /// Which keys sign for a role, and how many of them have to.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoleEntry {
     /// The keys' ids.
     pub keyids: Vec<KeyId>,
@@ -106,27 +115,30 @@ pub struct RoleEntry {
 }
 
 /// Which snapshot is the newest.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timestamp {
     #[serde(rename = "_type")]
-    kind: String,
-    spec_version: String,
-    version: Version,
-    expires: Expires,
-    meta: BTreeMap<String, Pin>,
+    pub(super) kind: String,
+    pub(super) spec_version: String,
+    pub(super) version: Version,
+    pub(super) expires: Expires,
+    pub(super) meta: BTreeMap<String, Pin>,
+    /// When it was signed, as a Sutler control says: nothing is started by it, things only age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) issued: Option<Expires>,
     /// Fields that the specification does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
 /// Which version of each role belongs to this state of the manifest.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     #[serde(rename = "_type")]
-    kind: String,
-    spec_version: String,
-    version: Version,
-    expires: Expires,
+    pub(super) kind: String,
+    pub(super) spec_version: String,
+    pub(super) version: Version,
+    pub(super) expires: Expires,
     /// The version of each role, by the name of its file.
     pub meta: BTreeMap<String, Pin>,
     /// Fields that the specification does not name.
@@ -135,18 +147,18 @@ pub struct Snapshot {
 }
 
 /// Which files there are, and who else may say so.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Targets {
     #[serde(rename = "_type")]
-    kind: String,
-    spec_version: String,
-    version: Version,
-    expires: Expires,
+    pub(super) kind: String,
+    pub(super) spec_version: String,
+    pub(super) version: Version,
+    pub(super) expires: Expires,
     /// The files, by their paths.
     #[serde(rename = "targets")]
-    files: BTreeMap<String, TargetFile>,
+    pub(super) files: BTreeMap<String, TargetFile>,
     /// Who else may name files, if anybody.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delegations: Option<Delegations>,
     /// Fields that the specification does not name.
     #[serde(flatten)]
@@ -154,15 +166,15 @@ pub struct Targets {
 }
 
 /// Which bytes a role's document is, as another document says.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pin {
     /// Its version, exactly.
     pub version: Version,
     /// How many bytes it has, at most. The specification leaves it out where the version is enough.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length: Option<u64>,
     /// Its digests, if they are given.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashes: Option<Digests>,
     /// Fields that the specification does not name.
     #[serde(flatten)]
@@ -170,14 +182,14 @@ pub struct Pin {
 }
 
 /// Which bytes a target file is.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TargetFile {
     /// How many bytes it has, exactly.
     pub length: u64,
     /// Its digests.
     pub hashes: Digests,
     /// What its signer says of it beside.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom: Option<Value>,
     /// Fields that the specification does not name.
     #[serde(flatten)]
@@ -205,6 +217,12 @@ impl Version {
 }
 
 impl Expires {
+    /// Returns the instant, cut to the second: documents have no finer ones.
+    pub fn at(instant: jiff::Timestamp) -> Self {
+        let second = instant.as_nanosecond().div_euclid(1_000_000_000) as i64;
+        Self(jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MIN))
+    }
+
     /// Returns whether it has expired at `now`: at the instant itself it has.
     pub fn has_passed(self, now: jiff::Timestamp) -> bool {
         self.0 <= now
@@ -244,6 +262,11 @@ impl Timestamp {
     pub fn snapshot(&self) -> &Pin {
         self.meta.get(SNAPSHOT_FILE).expect("`rules` has seen it")
     }
+
+    /// Returns when it was signed, if it says so.
+    pub fn issued(&self) -> Option<jiff::Timestamp> {
+        self.issued.map(Expires::instant)
+    }
 }
 
 impl Snapshot {
@@ -266,7 +289,7 @@ impl Targets {
 }
 
 /// Under which name a timestamp pins the snapshot.
-const SNAPSHOT_FILE: &str = "snapshot.json";
+pub(super) const SNAPSHOT_FILE: &str = "snapshot.json";
 
 impl Document for Root {
     const KIND: Kind = Kind::Root;
@@ -286,10 +309,15 @@ impl Document for Timestamp {
 
     fn rules(&self) -> Result<(), RuleError> {
         begins_well(Self::KIND, &self.kind, &self.spec_version)?;
-        if self.meta.contains_key(SNAPSHOT_FILE) {
-            return Ok(());
+        if !self.meta.contains_key(SNAPSHOT_FILE) {
+            return Err(RuleError::Lacks { field: "meta", name: SNAPSHOT_FILE.to_owned() });
         }
-        Err(RuleError::Lacks { field: "meta", name: SNAPSHOT_FILE.to_owned() })
+        let Some(issued) = self.issued else { return Ok(()) };
+        let lifetime = self.expires.0.duration_since(issued.0);
+        if lifetime.is_negative() || lifetime > ISSUED_BEFORE_EXPIRY_MAX {
+            return Err(RuleError::Issued { issued, expires: self.expires });
+        }
+        Ok(())
     }
 }
 
@@ -371,6 +399,18 @@ impl<'de> Deserialize<'de> for Expires {
         // The last days of the year 9999 are how some say "never", and past what an instant can be.
         let instant = TimeZone::UTC.to_timestamp(civil).unwrap_or(jiff::Timestamp::MAX);
         Ok(Self(instant))
+    }
+}
+
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
+impl Serialize for Expires {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0.strftime("%Y-%m-%dT%H:%M:%SZ"))
     }
 }
 

@@ -8,7 +8,7 @@
 //! it is a name within the document that lists the key.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use aws_lc_rs::encoding::AsDer as _;
@@ -18,19 +18,19 @@ use aws_lc_rs::signature::{
 };
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::digest::{hex, unhex};
 use super::signed::{Signature, VerifyError};
 
 /// What a key is called within the document that lists it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyId(String);
 
 /// A key as a document lists it: of any kind, perhaps of none that is known here.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Key {
     /// What sort of key it is, such as `ed25519`.
     pub keytype: String,
@@ -44,10 +44,10 @@ pub struct Key {
 }
 
 /// The public part of a key.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeyValue {
     /// The public key in the encoding of its kind. Kinds that are not known here may have none.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public: Option<String>,
     /// Fields that the specification does not name.
     #[serde(flatten)]
@@ -122,20 +122,46 @@ impl RoleKeys {
     /// [`VerifyError::Threshold`] if too few have.
     pub fn check(&self, message: &[u8], signatures: &[Signature]) -> Result<(), VerifyError> {
         let needed = self.threshold;
-        let mut counted = BTreeSet::new();
+        let counted = self.count(message, signatures, needed).len() as u64;
+        if counted >= needed { Ok(()) } else { Err(VerifyError::Threshold { needed, counted }) }
+    }
+
+    /// Returns how many different keys have to sign.
+    pub fn threshold(&self) -> u64 {
+        self.threshold
+    }
+
+    /// Returns whether a key of this id is one of them.
+    pub fn has(&self, id: &KeyId) -> bool {
+        self.keys.contains_key(id)
+    }
+
+    /// Returns the ids of the keys that have signed `message`, each public key once.
+    pub fn signers(&self, message: &[u8], signatures: &[Signature]) -> Vec<KeyId> {
+        self.count(message, signatures, u64::MAX).into_values().cloned().collect()
+    }
+
+    /// Counts the public keys that have signed, until there are `enough`.
+    fn count<'a>(
+        &'a self,
+        message: &[u8],
+        signatures: &'a [Signature],
+        enough: u64,
+    ) -> BTreeMap<&'a PublicKey, &'a KeyId> {
+        let mut counted = BTreeMap::new();
         for Signature { keyid, sig, .. } in signatures {
             let Some(key) = self.keys.get(keyid) else { continue };
-            if counted.contains(key) {
+            if counted.contains_key(key) {
                 continue;
             }
             if unhex(sig).is_some_and(|signature| key.verifies(message, &signature)) {
-                counted.insert(key);
+                counted.insert(key, keyid);
             }
-            if counted.len() as u64 >= needed {
-                return Ok(());
+            if counted.len() as u64 >= enough {
+                break;
             }
         }
-        Err(VerifyError::Threshold { needed, counted: counted.len() as u64 })
+        counted
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer};
+use serde::{Serialize, Serializer};
 
 use super::document::Version;
 
@@ -111,6 +112,12 @@ impl<'de> Deserialize<'de> for RoleName {
         Self::delegated(&name).ok_or_else(|| {
             de::Error::custom(format_args!("a delegated role cannot be called {name:?}"))
         })
+    }
+}
+
+impl Serialize for RoleName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

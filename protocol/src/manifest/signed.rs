@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::bounds::SIGNATURES_MAX;
@@ -36,7 +36,7 @@ pub struct Believed<T> {
 }
 
 /// One signature of a document.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// Whose it says that it is.
     pub keyid: KeyId,
@@ -168,6 +168,32 @@ impl<T: Document> Signed<T> {
     /// Returns the bytes as they came.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    pub(super) fn from_parts(
+        bytes: Bytes,
+        value: Value,
+        message: Vec<u8>,
+        signatures: Vec<Signature>,
+    ) -> Self {
+        Self { bytes, value, message, signatures, document: PhantomData }
+    }
+
+    pub(super) fn value(&self) -> &Value {
+        &self.value
+    }
+
+    pub(super) fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    pub(super) fn signatures(&self) -> &[Signature] {
+        &self.signatures
+    }
+
+    /// Replaces the envelope around what is signed.
+    pub(super) fn resign(&mut self, bytes: Bytes, signatures: Vec<Signature>) {
+        (self.bytes, self.signatures) = (bytes, signatures);
     }
 }
 

@@ -47,7 +47,7 @@ fn the_bytes_are_kept_as_they_came_white_space_and_all() {
 #[test]
 fn fields_that_the_specification_does_not_name_are_signed_and_kept() {
     let mut repository = Repository::new();
-    repository["timestamp"]["issued"] = json!("2026-11-23T08:00:00Z");
+    repository["timestamp"]["x-audit"] = json!("2026-11-23T08:00:00Z");
     repository["root"]["x-org"] = json!({ "a": [1, "\u{e9}e\u{301}\"\\\n"] });
     repository["root"]["roles"]["root"]["x-role"] = json!(null);
     repository["snapshot"]["meta"]["targets.json"]["x-pin"] = json!(true);
@@ -57,14 +57,14 @@ fn fields_that_the_specification_does_not_name_are_signed_and_kept() {
     let mut device = Device::new(&repository.first_root());
     device.refresh(&mut repository).unwrap();
     let timestamp = device.trusted.timestamp().unwrap();
-    assert_eq!(timestamp.extra["issued"], "2026-11-23T08:00:00Z");
+    assert_eq!(timestamp.extra["x-audit"], "2026-11-23T08:00:00Z");
     let found = device.find("a", &mut repository).unwrap().unwrap();
     assert_eq!(found.file.custom.unwrap()["blake3"], "ab");
 
     // Changed after it was signed, it is no longer what was signed.
     repository.publish(&["timestamp"]);
     let changed = edit(&repository.newest("timestamp"), |document| {
-        document["signed"]["issued"] = json!("2026-11-24T08:00:00Z");
+        document["signed"]["x-audit"] = json!("2026-11-24T08:00:00Z");
     });
     repository.publish_bytes("timestamp", 3, changed);
     device.refresh(&mut repository).unwrap_err();

@@ -8,3 +8,4 @@ mod repository;
 mod rollback;
 mod rotation;
 mod signatures;
+mod writing;
