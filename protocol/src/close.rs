@@ -23,6 +23,8 @@ pub enum CloseCode {
     Draining = 6,
     /// More connections than this side keeps.
     TooMany = 7,
+    /// The peer was revoked while it was connected.
+    Revoked = 8,
 }
 
 impl CloseCode {

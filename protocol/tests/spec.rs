@@ -213,6 +213,7 @@ fn close_codes_of_the_page_are_those_of_the_code() {
         CloseCode::Damaged,
         CloseCode::Draining,
         CloseCode::TooMany,
+        CloseCode::Revoked,
     ];
     let found = codes.map(|code| vec![code.code().to_string(), format!("{code:?}")]);
     assert_eq!(rows(&vectors()["close-codes"]), found);

@@ -64,6 +64,30 @@ fn an_issued_identity_is_ready_to_use_and_named_as_told() {
 }
 
 #[test]
+fn control_has_an_identity_of_its_own_and_an_authority_for_the_others() {
+    let folder = folder_with_authority();
+    let folder = folder.path();
+    let printed = made(folder, "issue ca --role control --id c1 --out control/identity");
+    assert!(text(&printed).contains("spiffe://acme/control/c1"));
+    let control = Identity::load(&folder.join("control/identity")).expect("an identity");
+    assert_eq!(control.name().role(), Role::Control);
+
+    let printed = made(folder, "intermediate ca --id c1 --out control/authority --json");
+    let json: serde_json::Value = serde_json::from_slice(&printed.stdout).expect("one object");
+    assert_eq!((&json["id"], &json["days"]), (&"c1".into(), &395.into()));
+    made(folder, "issue control/authority --site leeds --role agent --out agent --days 30");
+    let agent = Identity::load(&folder.join("agent")).expect("an identity");
+    assert_eq!((agent.roots(), agent.chain().len()), (control.roots(), 2));
+
+    let printed =
+        refused(folder, "issue control/authority --role control --id c2 --out new", exit::REFUSED);
+    assert!(printed.contains("nodes and agents alone"), "{printed}");
+    refused(folder, "intermediate control/authority --out new", exit::REFUSED);
+    refused(folder, "intermediate ca --out control/authority", exit::FILE);
+    assert!(!folder.join("new").exists());
+}
+
+#[test]
 fn nothing_that_exists_is_overwritten() {
     let folder = folder_with_authority();
     let folder = folder.path();

@@ -9,9 +9,12 @@ use aws_lc_rs::hmac;
 use quinn::TokioRuntime;
 use quinn_proto::HashedConnectionIdGenerator;
 
+use crate::ended::Ended;
 use crate::identity::{
-    Expect, Identity, PeerName, TlsError, client_config, peer_name, server_config,
+    Expect, Identity, PeerName, RenewError, Revoked, Terms, TlsError, TrustedClock,
+    client_config_on, peer_credentials, server_config_on,
 };
+use crate::live::Live;
 use crate::peer::{ConnectError, Peer};
 use crate::transport::TransportConfig;
 
@@ -32,7 +35,9 @@ const GOODBYE_MAX: Duration = Duration::from_millis(500);
 pub struct Endpoint {
     quinn: quinn::Endpoint,
     transport: Arc<TransportConfig>,
-    name: PeerName,
+    identity: Identity,
+    clock: TrustedClock,
+    live: Live,
 }
 
 /// Why no endpoint could be made.
@@ -63,14 +68,35 @@ impl Endpoint {
         transport: TransportConfig,
     ) -> Result<Self, BindError> {
         let expect = Expect::peers_of(identity.name().organisation().clone());
-        let server = server_config(identity, expect.clone()).map_err(BindError::Tls)?;
+        Self::bind_for(address, identity, transport, expect)
+    }
+
+    /// As [`Endpoint::bind`], for whom `expect` says.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`].
+    pub fn bind_for(
+        address: SocketAddr,
+        identity: &Identity,
+        transport: TransportConfig,
+        expect: Expect,
+    ) -> Result<Self, BindError> {
+        let live = Live::default();
+        let clock = TrustedClock::not_before(identity.begins());
+        let terms = Terms {
+            expect,
+            clock: Arc::new(clock.clone()),
+            revocations: live.revocations().clone(),
+        };
+        let server = server_config_on(identity, terms.clone()).map_err(BindError::Tls)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
         server
             .transport_config(transport.quinn_accepting())
             .max_incoming(INCOMING_MAX)
             .incoming_buffer_size(INCOMING_BYTES_EACH)
             .incoming_buffer_size_total(INCOMING_BYTES_MAX);
-        let client = client_config(identity, expect).map_err(BindError::Tls)?;
+        let client = client_config_on(identity, terms).map_err(BindError::Tls)?;
         let mut client = quinn::ClientConfig::new(Arc::new(client));
         client.transport_config(transport.quinn());
 
@@ -84,7 +110,7 @@ impl Endpoint {
         let mut quinn =
             quinn::Endpoint::new(config, Some(server), socket, runtime).map_err(failed)?;
         quinn.set_default_client_config(client);
-        Ok(Self { quinn, transport: Arc::new(transport), name: identity.name().clone() })
+        Ok(Self { quinn, transport: Arc::new(transport), identity: identity.clone(), clock, live })
     }
 
     /// Returns the address that the socket is bound to.
@@ -97,8 +123,28 @@ impl Endpoint {
     }
 
     /// Returns this machine's own name.
-    pub const fn name(&self) -> &PeerName {
-        &self.name
+    pub fn name(&self) -> &PeerName {
+        self.identity.name()
+    }
+
+    /// Returns the clock by which certificates are judged, to be raised by what was verified.
+    pub const fn clock(&self) -> &TrustedClock {
+        &self.clock
+    }
+
+    /// Lets in nobody that `revoked` covers from now on, and closes their connections, whichever
+    /// side made them, before it returns how many those were.
+    pub fn set_revoked(&self, revoked: Revoked) -> usize {
+        self.live.close_revoked(revoked)
+    }
+
+    /// Shows `renewed` in each handshake from now on; open connections stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`RenewError`] if it names somebody else.
+    pub fn renew(&self, renewed: &Identity) -> Result<(), RenewError> {
+        self.identity.renew(renewed)
     }
 
     /// Connects to a peer and checks who it is.
@@ -117,9 +163,14 @@ impl Endpoint {
             .await
             .map_err(|_| ConnectError::Silent { address })?
             .map_err(|source| ConnectError::of(address, source))?;
-        let name =
-            peer_name(&connection).map_err(|source| ConnectError::Name { address, source })?;
-        Ok(Peer::new(connection, name, address))
+        let shown = peer_credentials(&connection)
+            .map_err(|source| ConnectError::Name { address, source })?;
+        let name = shown.name.clone();
+        let entered = self
+            .live
+            .enter(&connection, shown)
+            .ok_or(ConnectError::Failed { address, source: Ended::ByUs })?;
+        Ok(Peer::new(connection, name, address, entered))
     }
 
     /// Closes every connection and waits until the other sides know, for a bounded time: one that
@@ -130,6 +181,10 @@ impl Endpoint {
         self.quinn.close(crate::wire::code(sutler_protocol::close::CloseCode::Done), b"");
         // Beyond it the system tells the other side that the port is closed, if it still asks.
         drop(tokio::time::timeout(GOODBYE_MAX, self.quinn.wait_idle()).await);
+    }
+
+    pub(crate) const fn live(&self) -> &Live {
+        &self.live
     }
 
     pub(crate) const fn quinn(&self) -> &quinn::Endpoint {

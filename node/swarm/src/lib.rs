@@ -25,6 +25,7 @@ pub mod endpoint;
 pub mod fetch;
 pub mod gateway;
 pub mod identity;
+mod live;
 pub mod origin;
 pub mod peer;
 pub mod serve;

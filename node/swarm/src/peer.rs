@@ -1,6 +1,7 @@
 //! The asking side of a connection: one method per request of the protocol.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use url::Url;
 use crate::ended::Ended;
 use crate::gateway::Filled;
 use crate::identity::{HandshakeRefusal, PeerName, PeerNameError};
+use crate::live::Entered;
 use crate::wire::{self, ReceiveError};
 
 /// How long a peer may take to answer a request that it can answer at once, or to say that it is
@@ -40,6 +42,7 @@ pub struct Peer {
     connection: quinn::Connection,
     name: PeerName,
     address: SocketAddr,
+    entered: Arc<Entered>,
 }
 
 /// Why there is no connection.
@@ -114,15 +117,18 @@ pub struct ChunkStream {
     connection: quinn::Connection,
     stream: RecvStream,
     left_bytes: u64,
+    /// A revoked peer's stream ends too when nothing else of its connection is left.
+    _entered: Arc<Entered>,
 }
 
 impl Peer {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         connection: quinn::Connection,
         name: PeerName,
         address: SocketAddr,
+        entered: Entered,
     ) -> Self {
-        Self { connection, name, address }
+        Self { connection, name, address, entered: Arc::new(entered) }
     }
 
     /// Returns who the peer proved to be.
@@ -196,7 +202,12 @@ impl Peer {
         match answer {
             Answer::Chunks { bytes } if bytes == expected_bytes => {
                 let connection = self.connection.clone();
-                Ok(ChunkStream { connection, stream, left_bytes: bytes })
+                Ok(ChunkStream {
+                    connection,
+                    stream,
+                    left_bytes: bytes,
+                    _entered: Arc::clone(&self.entered),
+                })
             }
             Answer::Chunks { .. } => {
                 Err(self.violation("another number of bytes than was asked for"))

@@ -28,7 +28,8 @@ use crate::counters::Counters;
 use crate::disk::Disk;
 use crate::endpoint::Endpoint;
 use crate::gateway::{Gateway, causes};
-use crate::identity::peer_name;
+use crate::identity::peer_credentials;
+use crate::live::Live;
 use crate::peer::ConnectError;
 use crate::wire;
 use class_gate::ClassGate;
@@ -64,6 +65,7 @@ struct Shared<G> {
     gateway: G,
     gate: ClassGate,
     sessions: Sessions,
+    live: Live,
     buffers: Buffers,
     disk: Disk,
     counters: Arc<Counters>,
@@ -78,6 +80,7 @@ impl<G: Gateway> Server<G> {
             gateway,
             gate: ClassGate::default(),
             sessions: Sessions::new(endpoint.transport().clone(), CONNECTIONS_MAX),
+            live: endpoint.live().clone(),
             buffers: Buffers::default(),
             disk: Disk::default(),
             counters,
@@ -173,14 +176,15 @@ async fn serve_connection<G: Gateway>(connecting: Connecting, shared: Arc<Shared
             return;
         }
     };
-    let name = match peer_name(&connection) {
-        Ok(name) => name,
+    let shown = match peer_credentials(&connection) {
+        Ok(shown) => shown,
         Err(error) => {
             connection.close(wire::code(CloseCode::BadFrame), b"");
             info!(%address, %error, "a peer has no name");
             return;
         }
     };
+    let name = shown.name.clone();
     let span = debug_span!("peer", peer.id = %name, %address);
     let Some(_session) = shared.sessions.enter(&connection, &name, &shared.counters) else {
         connection.close(wire::code(CloseCode::TooMany), b"");
@@ -188,6 +192,7 @@ async fn serve_connection<G: Gateway>(connecting: Connecting, shared: Arc<Shared
         info!(peer.id = %name, %address, "a peer has enough connections");
         return;
     };
+    let Some(_entered) = shared.live.enter(&connection, shown) else { return };
     serve_requests(connection, shared.clone()).instrument(span).await;
 }
 

@@ -1,14 +1,15 @@
-//! `sutler org init|issue`: an organisation's certificate authority and its members.
+//! `sutler org init|intermediate|issue`: an organisation's certificate authority, control's below it,
+//! and their members.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use sutler_node::failure::{Failure, Kind};
 use sutler_swarm::identity::{
-    Authority, AuthorityCreateError, AuthorityOpenError, IssueError, LEAF_LIFETIME, Label, Member,
-    Organisation, Validity,
+    Authority, AuthorityCreateError, AuthorityOpenError, INTERMEDIATE_LIFETIME, IssueError,
+    LEAF_LIFETIME, Label, Member, Organisation, Validity,
 };
 
 use crate::output::{Output, Stop};
@@ -17,7 +18,9 @@ use crate::output::{Output, Stop};
 pub(crate) enum Org {
     /// Make the organisation's certificate authority in a new folder.
     Init(Init),
-    /// Make a key and a certificate for a node or an agent.
+    /// Make the authority by which control names the nodes and agents that join.
+    Intermediate(Intermediate),
+    /// Make a key and a certificate for control, a node or an agent.
     Issue(Issue),
 }
 
@@ -25,10 +28,15 @@ const INIT_EXAMPLES: &str = "\
 Examples:
   sutler org init ./acme-ca --org acme";
 
+const INTERMEDIATE_EXAMPLES: &str = "\
+Examples:
+  sutler org intermediate ./acme-ca --out /srv/control/authority";
+
 const ISSUE_EXAMPLES: &str = "\
 Examples:
   sutler org issue ./acme-ca --site paris --role node --out /srv/sutler/identity
-  sutler org issue ./acme-ca --site paris --role agent --out ./laptop/identity --days 30";
+  sutler org issue ./acme-ca --site paris --role agent --out ./laptop/identity --days 30
+  sutler org issue ./acme-ca --role control --id c1 --out /srv/control/identity";
 
 #[derive(Debug, Args)]
 #[command(after_help = INIT_EXAMPLES)]
@@ -41,13 +49,29 @@ pub(crate) struct Init {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = INTERMEDIATE_EXAMPLES)]
+pub(crate) struct Intermediate {
+    /// The folder that `sutler org init` made.
+    org_dir: PathBuf,
+    /// The folder to make. Whoever can read it can name nodes and agents, and nobody else.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// What to call it, in certificates. A random name unless given.
+    #[arg(long)]
+    id: Option<Label>,
+    /// How long it is valid, in days [default: 395].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: Option<u32>,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = ISSUE_EXAMPLES)]
 pub(crate) struct Issue {
     /// The folder that `sutler org init` made.
     org_dir: PathBuf,
-    /// The site that the member belongs to.
-    #[arg(long)]
-    site: Label,
+    /// The site that the member belongs to; control has none.
+    #[arg(long, required_if_eq_any([("role", "node"), ("role", "agent")]))]
+    site: Option<Label>,
     /// What the member is.
     #[arg(long)]
     role: MemberRole,
@@ -68,12 +92,15 @@ pub(crate) enum MemberRole {
     Node,
     /// Runs on a managed device.
     Agent,
+    /// The control plane.
+    Control,
 }
 
 impl Org {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
         match self {
             Self::Init(init) => init.run(output),
+            Self::Intermediate(intermediate) => intermediate.run(output),
             Self::Issue(issue) => issue.run(output),
         }
     }
@@ -100,37 +127,81 @@ impl Init {
     }
 }
 
+impl Intermediate {
+    fn run(self, output: Output) -> Result<(), Stop> {
+        let authority = open(&self.org_dir)?;
+        let id = self.id.unwrap_or_else(Label::random);
+        let lifetime = lifetime(self.days, INTERMEDIATE_LIFETIME);
+        authority
+            .intermediate(&id, Validity::from_now(lifetime), &self.out)
+            .map_err(|error| not_issued(&error))?;
+        let (organisation, days) = (authority.organisation(), in_days(lifetime));
+        output.line(format_args!(
+            "intermediate {id} of {organisation} in {}, valid for {days} days: hand it to control",
+            self.out.display()
+        ))?;
+        output.json(&json!({
+            "organisation": organisation.as_str(), "id": id.as_str(),
+            "folder": self.out.display().to_string(), "days": days,
+        }))
+    }
+}
+
 impl Issue {
     fn run(self, output: Output) -> Result<(), Stop> {
-        let authority = Authority::open(&self.org_dir).map_err(|error| {
-            let kind = match &error {
-                AuthorityOpenError::Exposed { .. } | AuthorityOpenError::KeyMismatch { .. } => {
-                    Kind::Refused
-                }
-                _ => Kind::File,
-            };
-            Failure::from_error(kind, &error)
-        })?;
-        let (site, id) = (self.site, self.id.unwrap_or_else(Label::random));
-        let member = match self.role {
-            MemberRole::Node => Member::Node { site, id },
-            MemberRole::Agent => Member::Agent { site, id },
+        let authority = open(&self.org_dir)?;
+        let id = self.id.unwrap_or_else(Label::random);
+        let member = match (self.role, self.site) {
+            (MemberRole::Node, Some(site)) => Member::Node { site, id },
+            (MemberRole::Agent, Some(site)) => Member::Agent { site, id },
+            (MemberRole::Control, None) => Member::Control { id },
+            (MemberRole::Control, Some(_)) => {
+                return Err(Failure::new(Kind::Usage, "control belongs to no site").into());
+            }
+            (MemberRole::Node | MemberRole::Agent, None) => {
+                return Err(Failure::new(Kind::Usage, "name the member's --site").into());
+            }
         };
-        let lifetime = self.days.map_or(LEAF_LIFETIME, |days| Duration::from_hours(24) * days);
-        let name = authority.issue(member, Validity::from_now(lifetime), &self.out);
-        let name = name.map_err(|error| {
-            let kind = match &error {
-                IssueError::Write { source, .. } => Kind::of_io(source, Kind::File),
-                IssueError::Exists { .. } => Kind::File,
-                IssueError::OutlivesAuthority { .. } => Kind::Usage,
-                IssueError::Certificate(_) => Kind::Internal,
-            };
-            Failure::from_error(kind, &error)
-        })?;
-        let days = lifetime.as_secs() / (24 * 60 * 60);
+        let lifetime = lifetime(self.days, LEAF_LIFETIME);
+        let name = authority
+            .issue(member, Validity::from_now(lifetime), &self.out)
+            .map_err(|error| not_issued(&error))?;
+        let days = in_days(lifetime);
         output.line(format_args!("{name} in {}, valid for {days} days", self.out.display()))?;
         output.json(&json!({
             "name": name.to_string(), "folder": self.out.display().to_string(), "days": days,
         }))
     }
+}
+
+/// Opens the authority in `org_dir`.
+pub(crate) fn open(org_dir: &Path) -> Result<Authority, Failure> {
+    Authority::open(org_dir).map_err(|error| {
+        let kind = match &error {
+            AuthorityOpenError::Exposed { .. } | AuthorityOpenError::KeyMismatch { .. } => {
+                Kind::Refused
+            }
+            _ => Kind::File,
+        };
+        Failure::from_error(kind, &error)
+    })
+}
+
+fn not_issued(error: &IssueError) -> Failure {
+    let kind = match error {
+        IssueError::Write { source, .. } => Kind::of_io(source, Kind::File),
+        IssueError::Exists { .. } => Kind::File,
+        IssueError::OutlivesAuthority { .. } => Kind::Usage,
+        IssueError::ByIntermediate => Kind::Refused,
+        IssueError::Certificate(_) => Kind::Internal,
+    };
+    Failure::from_error(kind, error)
+}
+
+fn lifetime(days: Option<u32>, otherwise: Duration) -> Duration {
+    days.map_or(otherwise, |days| Duration::from_hours(24) * days)
+}
+
+fn in_days(lifetime: Duration) -> u64 {
+    lifetime.as_secs() / (24 * 60 * 60)
 }

@@ -1,7 +1,8 @@
 //! An organisation's own certificate authority, kept in a folder that is meant to stay offline.
 //!
-//! It issues a key and a certificate together, under names that its caller chose: there is no
-//! signing request, so there is nothing that could ask for more names than were granted.
+//! It names members as its caller chose: a device's signing request gives a public key and nothing
+//! else, so there is nothing that could ask for more names than were granted. An *intermediate* is an
+//! authority below it, for control, which names nodes and agents and nobody else.
 //!
 //! Invariants: a certificate names exactly one URI and both extended key usages; it never outlives
 //! its authority; a folder that exists is never overwritten, because its key may be in use.
@@ -12,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
+    BasicConstraints, Certificate, CertificateParams, CidrSubnet, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    NameConstraints, PKCS_ED25519, PublicKeyData, SanType,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -24,7 +26,7 @@ use zeroize::Zeroizing;
 
 use super::files::{self, NewFile, Readers, Secret};
 use super::load::{CHAIN_FILE, KEY_FILE, ROOTS_FILE};
-use super::name::{Member, Organisation, PeerName};
+use super::name::{Label, Member, Organisation, PeerName, Role};
 
 /// How long a member's certificate lives unless told otherwise: 90 days, as long as a machine may be
 /// switched off and still be a member.
@@ -32,6 +34,10 @@ pub const LEAF_LIFETIME: Duration = Duration::from_secs(90 * DAY_SECS);
 
 /// How long an authority lives: 10 years. Its members all have to learn of the next one.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3_650 * DAY_SECS);
+
+/// How long an intermediate lives unless told otherwise: 13 months, as the manifest's root does, so
+/// that one visit to the offline machine renews both.
+pub const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(395 * DAY_SECS);
 
 /// How far back a certificate begins, for members whose clocks are behind.
 const CLOCK_SLACK: Duration = Duration::from_hours(1);
@@ -51,6 +57,8 @@ const FORMAT: u32 = 1;
 pub struct Authority {
     organisation: Organisation,
     roots_pem: String,
+    /// An intermediate's own certificate, which its members show beside theirs; empty for a root.
+    above_pem: String,
     issuer: Issuer<'static, KeyPair>,
     ends: SystemTime,
 }
@@ -154,6 +162,12 @@ pub enum IssueError {
         /// Time until the authority's own end; zero if that has passed.
         left: Duration,
     },
+    /// An intermediate lies on a machine that is online: it may neither name control nor make
+    /// another of its kind, or whoever stole it once would be control for ever.
+    #[error(
+        "an intermediate names nodes and agents alone; this takes the organisation's own folder"
+    )]
+    ByIntermediate,
     /// The key or the certificate could not be made.
     #[error("make the certificate")]
     Certificate(#[source] rcgen::Error),
@@ -209,6 +223,7 @@ impl Authority {
         Ok(Self {
             organisation,
             roots_pem,
+            above_pem: String::new(),
             issuer: Issuer::new(params, key),
             ends: validity.not_after,
         })
@@ -225,29 +240,108 @@ impl Authority {
         let pem = files::read(&root_path).map_err(|source| read_error(&root_path, source))?;
         let unparsable = || AuthorityOpenError::Unparsable { path: root_path.clone() };
         let roots_pem = String::from_utf8(pem).map_err(|_| unparsable())?;
-        // The first is the one that signs; any others are handed to members to believe as well.
-        let root =
-            CertificateDer::from_pem_slice(roots_pem.as_bytes()).map_err(|_| unparsable())?;
+        let above_path = dir.join(CHAIN_FILE);
+        let above_pem = match files::read(&above_path) {
+            Ok(pem) => String::from_utf8(pem)
+                .map_err(|_| AuthorityOpenError::Unparsable { path: above_path.clone() })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(read_error(&above_path, source)),
+        };
+        // Of the roots the first is the one that signs; any others are handed to members to believe
+        // as well.
+        let (own_path, own_pem) = match above_pem.as_str() {
+            "" => (root_path, roots_pem.as_str()),
+            above => (above_path, above),
+        };
+        let unparsable = || AuthorityOpenError::Unparsable { path: own_path.clone() };
+        let own = CertificateDer::from_pem_slice(own_pem.as_bytes()).map_err(|_| unparsable())?;
         let key_path = dir.join(AUTHORITY_KEY_FILE);
         let key = read_key(&key_path)?;
-        let (_, certificate) = X509Certificate::from_der(&root).map_err(|_| unparsable())?;
+        let (_, certificate) = X509Certificate::from_der(&own).map_err(|_| unparsable())?;
         if certificate.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
             return Err(AuthorityOpenError::KeyMismatch { path: key_path });
         }
         let ends = certificate.validity().not_after.timestamp();
         let ends = u64::try_from(ends).map_err(|_| unparsable())?;
-        let issuer = Issuer::from_ca_cert_der(&root, key).map_err(|_| unparsable())?;
+        let issuer = Issuer::from_ca_cert_der(&own, key).map_err(|_| unparsable())?;
         Ok(Self {
             organisation,
             ends: SystemTime::UNIX_EPOCH + Duration::from_secs(ends),
             issuer,
             roots_pem,
+            above_pem,
         })
     }
 
     /// Returns the organisation whose members this authority names.
     pub fn organisation(&self) -> &Organisation {
         &self.organisation
+    }
+
+    /// Returns when this authority's own certificate ends: no member's outlives it.
+    pub fn ends(&self) -> SystemTime {
+        self.ends
+    }
+
+    /// Returns whether this is an intermediate, below the organisation's own authority.
+    pub fn is_intermediate(&self) -> bool {
+        !self.above_pem.is_empty()
+    }
+
+    /// Returns the roots that the members believe, as PEM.
+    pub fn roots_pem(&self) -> &str {
+        &self.roots_pem
+    }
+
+    /// Makes an authority below this one in the folder `out`, which must be absent or empty: it names
+    /// nodes and agents of this organisation and nobody else. [`Authority::open`] reads the folder.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError`].
+    pub fn intermediate(
+        &self,
+        id: &Label,
+        validity: Validity,
+        out: &Path,
+    ) -> Result<(), IssueError> {
+        if self.is_intermediate() {
+            return Err(IssueError::ByIntermediate);
+        }
+        self.check_lives_to(validity)?;
+        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(IssueError::Certificate)?;
+        let certificate = intermediate_params(&self.organisation, id, validity)
+            .signed_by(&key, &self.issuer)
+            .map_err(IssueError::Certificate)?;
+        let about = organisation_text(&self.organisation);
+        let key_pem = Zeroizing::new(key.serialize_pem());
+        let own_pem = certificate.pem();
+        write_folder(
+            out,
+            &[
+                NewFile { name: AUTHORITY_KEY_FILE, text: &key_pem, readers: Readers::Owner },
+                NewFile { name: CHAIN_FILE, text: &own_pem, readers: Readers::Everyone },
+                NewFile { name: ROOTS_FILE, text: &self.roots_pem, readers: Readers::Everyone },
+                NewFile { name: ORGANISATION_FILE, text: &about, readers: Readers::Everyone },
+            ],
+        )
+    }
+
+    /// Certifies that `key` belongs to `member`, and returns what the member shows: its certificate,
+    /// then this authority's own unless that is a root, as PEM.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError`]; nothing is written.
+    pub fn certify(
+        &self,
+        member: Member,
+        validity: Validity,
+        key: &impl PublicKeyData,
+    ) -> Result<String, IssueError> {
+        let name = PeerName::new(self.organisation.clone(), member);
+        let certificate = self.sign(&name, validity, key)?;
+        Ok(certificate.pem() + &self.above_pem)
     }
 
     /// Makes a key and a certificate for `member` in the folder `out`, which must be absent or empty,
@@ -262,31 +356,51 @@ impl Authority {
         validity: Validity,
         out: &Path,
     ) -> Result<PeerName, IssueError> {
-        if validity.not_after > self.ends {
-            let left = self.ends.duration_since(SystemTime::now()).unwrap_or_default();
-            return Err(IssueError::OutlivesAuthority { left });
-        }
         let name = PeerName::new(self.organisation.clone(), member);
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(IssueError::Certificate)?;
-        let certificate = leaf_params(&name, validity)
-            .and_then(|params| params.signed_by(&key, &self.issuer))
-            .map_err(IssueError::Certificate)?;
+        let chain_pem = self.sign(&name, validity, &key)?.pem() + &self.above_pem;
         let key_pem = Zeroizing::new(key.serialize_pem());
-        let chain_pem = certificate.pem();
-        files::create_folder(
+        write_folder(
             out,
             &[
                 NewFile { name: KEY_FILE, text: &key_pem, readers: Readers::Owner },
                 NewFile { name: CHAIN_FILE, text: &chain_pem, readers: Readers::Everyone },
                 NewFile { name: ROOTS_FILE, text: &self.roots_pem, readers: Readers::Everyone },
             ],
-        )
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => IssueError::Exists { dir: out.to_owned() },
-            _ => IssueError::Write { dir: out.to_owned(), source },
-        })?;
+        )?;
         Ok(name)
     }
+
+    /// Signs a member's certificate: the one place where names are given.
+    fn sign(
+        &self,
+        name: &PeerName,
+        validity: Validity,
+        key: &impl PublicKeyData,
+    ) -> Result<Certificate, IssueError> {
+        if self.is_intermediate() && name.role() == Role::Control {
+            return Err(IssueError::ByIntermediate);
+        }
+        self.check_lives_to(validity)?;
+        leaf_params(name, validity)
+            .and_then(|params| params.signed_by(key, &self.issuer))
+            .map_err(IssueError::Certificate)
+    }
+
+    fn check_lives_to(&self, validity: Validity) -> Result<(), IssueError> {
+        if validity.not_after > self.ends {
+            let left = self.ends.duration_since(SystemTime::now()).unwrap_or_default();
+            return Err(IssueError::OutlivesAuthority { left });
+        }
+        Ok(())
+    }
+}
+
+fn write_folder(out: &Path, files: &[NewFile<'_>]) -> Result<(), IssueError> {
+    files::create_folder(out, files).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => IssueError::Exists { dir: out.to_owned() },
+        _ => IssueError::Write { dir: out.to_owned(), source },
+    })
 }
 
 impl fmt::Debug for Authority {
@@ -303,6 +417,33 @@ fn root_params(organisation: &Organisation, validity: Validity) -> CertificatePa
     // One intermediate may come between the root and a member: the one at control.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn intermediate_params(
+    organisation: &Organisation,
+    id: &Label,
+    validity: Validity,
+) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.not_before = validity.not_before.into();
+    params.not_after = validity.not_after.into();
+    params.distinguished_name = subject(organisation, &format!("intermediate {id}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    // It vouches for no host and no address, whoever else may believe this organisation. That its
+    // members' URIs name no control is for our verifier: webpki refuses any constraint on URIs.
+    params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: Vec::new(),
+        excluded_subtrees: vec![
+            GeneralSubtree::DnsName(String::new()),
+            GeneralSubtree::IpAddress(CidrSubnet::V4([0; 4], [0; 4])),
+            GeneralSubtree::IpAddress(CidrSubnet::V6([0; 16], [0; 16])),
+        ],
+    });
+    params.use_authority_key_identifier_extension = true;
     params
 }
 

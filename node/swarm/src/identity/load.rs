@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::hkdf;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -16,7 +17,8 @@ use rustls::sign::CertifiedKey;
 
 use super::files::{self, Secret};
 use super::name::{PeerName, Role};
-use super::verifier::{Expect, PeerVerifier, VerifyError, name_of};
+use super::shown::Shown;
+use super::verifier::{Expect, PeerVerifier, VerifyError, begins_of, name_of, parse};
 
 /// Sets what is derived from a private key here apart from what anybody else derives from it.
 const DERIVATION: &[u8] = b"sutler/1 derived keys";
@@ -35,7 +37,9 @@ pub(super) const ROOTS_FILE: &str = "ca.pem";
 #[derive(Clone)]
 pub struct Identity {
     name: PeerName,
-    certified: Arc<CertifiedKey>,
+    chain: Arc<[CertificateDer<'static>]>,
+    /// Shared by all clones and by every socket that shows it, so that renewing reaches them all.
+    shown: Arc<Shown>,
     roots: Arc<[CertificateDer<'static>]>,
     /// What further keys are derived from; the private key itself is not kept.
     secret: Arc<hkdf::Prk>,
@@ -90,14 +94,31 @@ pub enum LoadError {
     },
 }
 
+/// Why an identity does not take another's place.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// It names somebody else.
+    #[error("the new certificate names {found}, not {expected}")]
+    OtherName {
+        /// Whom it names.
+        found: PeerName,
+        /// Whom it had to name.
+        expected: PeerName,
+    },
+}
+
 impl Identity {
-    /// Loads the identity in the folder `dir` and checks it by the machine's clock.
+    /// Loads the identity in the folder `dir` and checks it by the machine's clock, or as of the day
+    /// it was issued if the clock is still before that.
     ///
     /// # Errors
     ///
     /// [`LoadError`].
     pub fn load(dir: &Path) -> Result<Self, LoadError> {
-        Self::load_at(dir, UnixTime::now())
+        let issued = certificates(&dir.join(CHAIN_FILE))?.first().and_then(begins);
+        let now = UnixTime::now();
+        let issued = issued.filter(|issued| issued.as_secs() > now.as_secs());
+        Self::load_at(dir, issued.unwrap_or(now))
     }
 
     /// Loads the identity in the folder `dir` and checks it as of `now`.
@@ -126,7 +147,13 @@ impl Identity {
         PeerVerifier::new(&roots, Expect::new(name.organisation().clone(), all))
             .and_then(|verifier| verifier.verify(leaf, intermediates, now))
             .map_err(invalid)?;
-        Ok(Self { name, certified: Arc::new(certified), roots: roots.into(), secret })
+        Ok(Self {
+            name,
+            chain: certified.cert.clone().into(),
+            shown: Arc::new(Shown::new(certified)),
+            roots: roots.into(),
+            secret,
+        })
     }
 
     /// Returns the member's own name.
@@ -141,7 +168,36 @@ impl Identity {
 
     /// Returns what the member shows of itself: its certificate, then any intermediates.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.certified.cert
+        &self.chain
+    }
+
+    /// Returns when the certificate begins: a time that has passed, as its organisation says.
+    pub fn begins(&self) -> UnixTime {
+        self.chain.first().and_then(begins).unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO))
+    }
+
+    /// Returns when the certificate ends.
+    pub fn ends(&self) -> UnixTime {
+        let ends = self.chain.first().and_then(|leaf| {
+            let ends = parse(leaf).ok()?.validity().not_after.timestamp();
+            u64::try_from(ends).ok()
+        });
+        UnixTime::since_unix_epoch(Duration::from_secs(ends.unwrap_or(0)))
+    }
+
+    /// Shows `renewed` in the place of this identity from now on: in every clone of it, and in each
+    /// handshake of every socket that was opened with one.
+    ///
+    /// # Errors
+    ///
+    /// [`RenewError`]; nothing is changed.
+    pub fn renew(&self, renewed: &Self) -> Result<(), RenewError> {
+        if renewed.name != self.name {
+            let (found, expected) = (renewed.name.clone(), self.name.clone());
+            return Err(RenewError::OtherName { found, expected });
+        }
+        self.shown.replace(renewed.shown.now());
+        Ok(())
     }
 
     /// Derives a key of its own for a `purpose`: the same whenever this identity is loaded, and of
@@ -156,8 +212,8 @@ impl Identity {
         derived
     }
 
-    pub(super) fn certified(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.certified)
+    pub(super) fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.shown)
     }
 }
 
@@ -165,6 +221,10 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Identity({})", self.name)
     }
+}
+
+fn begins(leaf: &CertificateDer<'static>) -> Option<UnixTime> {
+    parse(leaf).ok().map(|leaf| begins_of(&leaf))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {

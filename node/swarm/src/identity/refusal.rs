@@ -36,6 +36,8 @@ pub enum RefusalCause {
     ForeignAuthority,
     /// Its certificate expired, or has not begun. One of the two clocks may be wrong.
     Expired,
+    /// Its certificate was revoked by the organisation's admins.
+    Revoked,
     /// A signature was wrong: a forged certificate, or one without its key.
     BadSignature,
     /// Its certificate is in order, and yet not of an organisation, role or form that is let in.
@@ -65,7 +67,8 @@ pub fn handshake_refusal(error: &ConnectionError) -> Option<HandshakeRefusal> {
 fn cause_of(code: TransportErrorCode) -> Option<RefusalCause> {
     let alert = u8::try_from(u64::from(code).checked_sub(0x100)?).ok()?;
     Some(match alert {
-        44 | 45 => RefusalCause::Expired,
+        44 => RefusalCause::Revoked,
+        45 => RefusalCause::Expired,
         46 => RefusalCause::NotLetIn,
         48 => RefusalCause::ForeignAuthority,
         51 => RefusalCause::BadSignature,
@@ -81,6 +84,7 @@ impl fmt::Display for RefusalCause {
             Self::NoCertificate => f.write_str("no certificate was shown"),
             Self::ForeignAuthority => f.write_str("the certificate is of another organisation"),
             Self::Expired => f.write_str("the certificate is not valid at this time"),
+            Self::Revoked => f.write_str("the certificate was revoked"),
             Self::BadSignature => f.write_str("a signature is wrong"),
             Self::NotLetIn => f.write_str("the certificate's name or use is not let in"),
             Self::Protocol => f.write_str("the protocol is another"),

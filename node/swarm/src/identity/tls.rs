@@ -15,11 +15,11 @@ use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::server::NoServerSessionStorage;
-use rustls::sign::SingleCertAndKey;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::version::TLS13;
 
 use super::load::Identity;
+use super::revoked::Revocations;
 use super::verifier::{Expect, PeerVerifier, VerifyError};
 
 /// The application protocol that peers agree on before anything else.
@@ -28,6 +28,29 @@ pub const ALPN: &[u8] = b"sutler/1";
 /// What to pass where quinn asks for a server's name. It is neither sent nor compared: a peer is who
 /// its certificate says.
 pub const SERVER_NAME: &str = "peer.invalid";
+
+/// Whom a socket lets in, and by which time and which revocations it judges them.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Whom to let in.
+    pub expect: Expect,
+    /// The time by which certificates are judged.
+    pub clock: Arc<dyn TimeProvider>,
+    /// Who is not let in any more.
+    pub revocations: Revocations,
+}
+
+impl Terms {
+    /// Returns the terms of the machine's clock, with nobody revoked.
+    pub fn new(expect: Expect) -> Self {
+        Self { expect, clock: Arc::new(DefaultTimeProvider), revocations: Revocations::default() }
+    }
+
+    fn verifier(self, identity: &Identity) -> Result<Arc<PeerVerifier>, TlsError> {
+        let verifier = PeerVerifier::new(identity.roots(), self.expect).map_err(TlsError::Roots)?;
+        Ok(Arc::new(verifier.refusing(self.revocations)))
+    }
+}
 
 /// Why an identity could not be made into a TLS configuration.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +72,7 @@ pub enum TlsError {
 ///
 /// [`TlsError`].
 pub fn client_config(identity: &Identity, expect: Expect) -> Result<QuicClientConfig, TlsError> {
-    client_config_with_clock(identity, expect, Arc::new(DefaultTimeProvider))
+    client_config_on(identity, Terms::new(expect))
 }
 
 /// As [`client_config`], judging certificates by `clock`.
@@ -62,13 +85,22 @@ pub fn client_config_with_clock(
     expect: Expect,
     clock: Arc<dyn TimeProvider>,
 ) -> Result<QuicClientConfig, TlsError> {
-    let verifier = PeerVerifier::new(identity.roots(), expect).map_err(TlsError::Roots)?;
+    client_config_on(identity, Terms { clock, ..Terms::new(expect) })
+}
+
+/// As [`client_config`], on terms of its own.
+///
+/// # Errors
+///
+/// [`TlsError`].
+pub fn client_config_on(identity: &Identity, terms: Terms) -> Result<QuicClientConfig, TlsError> {
+    let clock = Arc::clone(&terms.clock);
     let mut config = rustls::ClientConfig::builder_with_details(Arc::new(provider()), clock)
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsError::Settings)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
+        .with_custom_certificate_verifier(terms.verifier(identity)?)
+        .with_client_cert_resolver(identity.shown());
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
@@ -82,7 +114,7 @@ pub fn client_config_with_clock(
 ///
 /// [`TlsError`].
 pub fn server_config(identity: &Identity, expect: Expect) -> Result<QuicServerConfig, TlsError> {
-    server_config_with_clock(identity, expect, Arc::new(DefaultTimeProvider))
+    server_config_on(identity, Terms::new(expect))
 }
 
 /// As [`server_config`], judging certificates by `clock`.
@@ -95,12 +127,21 @@ pub fn server_config_with_clock(
     expect: Expect,
     clock: Arc<dyn TimeProvider>,
 ) -> Result<QuicServerConfig, TlsError> {
-    let verifier = PeerVerifier::new(identity.roots(), expect).map_err(TlsError::Roots)?;
+    server_config_on(identity, Terms { clock, ..Terms::new(expect) })
+}
+
+/// As [`server_config`], on terms of its own.
+///
+/// # Errors
+///
+/// [`TlsError`].
+pub fn server_config_on(identity: &Identity, terms: Terms) -> Result<QuicServerConfig, TlsError> {
+    let clock = Arc::clone(&terms.clock);
     let mut config = rustls::ServerConfig::builder_with_details(Arc::new(provider()), clock)
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsError::Settings)?
-        .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
+        .with_client_cert_verifier(terms.verifier(identity)?)
+        .with_cert_resolver(identity.shown());
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -110,7 +151,7 @@ pub fn server_config_with_clock(
 }
 
 /// Our own choice of what the library offers, named here so that no process-wide default matters.
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     CryptoProvider {
         // AES-128 first: the fastest where the processor helps, and its margin is ample. ChaCha20 is
         // for processors without AES instructions.

@@ -5,6 +5,9 @@
 //! was dialled, because a peer is who its certificate says and not where it answers. The time is
 //! an argument; rustls passes what its configured clock says.
 //!
+//! An intermediate names no control: whoever steals the one that lies at control could otherwise be
+//! control for as long as that lives.
+//!
 //! Invariants: a name leaves [`PeerVerifier::verify`] only after the whole chain was checked; the
 //! certificate says nothing but that one name; whatever is not understood is refused.
 
@@ -28,6 +31,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::name::{NameError, Organisation, PeerName, Role};
+use super::revoked::{Credentials, Revocations, key_hash};
 
 /// What signs certificates and handshakes: Ed25519, which [`super::Authority`] issues, and P-256, for
 /// keys that live in hardware. Nothing weaker is negotiable because nothing else is listed.
@@ -53,6 +57,7 @@ pub struct Expect {
 pub struct PeerVerifier {
     roots: Vec<TrustAnchor<'static>>,
     expect: Expect,
+    revocations: Revocations,
 }
 
 /// Why a certificate was refused. Each is the peer's fault, or its clock's, or ours.
@@ -120,6 +125,12 @@ pub enum VerifyError {
         /// What the peer is.
         found: Role,
     },
+    /// It names control, and an intermediate issued it.
+    #[error("the certificate names control, which an intermediate may not")]
+    ControlByIntermediate,
+    /// Its name or key, or an authority above it, was revoked.
+    #[error("the certificate was revoked")]
+    Revoked,
     /// Something else is wrong with the chain: too long, a constraint broken.
     #[error("check the certificate's chain")]
     Chain(#[source] webpki::Error),
@@ -143,12 +154,25 @@ pub enum PeerNameError {
 ///
 /// [`PeerNameError`] if this connection was made without [`PeerVerifier`].
 pub fn peer_name(connection: &quinn::Connection) -> Result<PeerName, PeerNameError> {
+    peer_credentials(connection).map(|shown| shown.name)
+}
+
+/// Returns what the other end of an established connection showed of itself.
+///
+/// # Errors
+///
+/// As [`peer_name`].
+pub fn peer_credentials(connection: &quinn::Connection) -> Result<Credentials, PeerNameError> {
     let chain = connection
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
         .ok_or(PeerNameError::NoCertificate)?;
     let leaf = chain.first().ok_or(PeerNameError::NoCertificate)?;
-    name_in(&parse(leaf).map_err(PeerNameError::Certificate)?).map_err(PeerNameError::Certificate)
+    let leaf = parse(leaf).map_err(PeerNameError::Certificate)?;
+    let name = name_in(&leaf).map_err(PeerNameError::Certificate)?;
+    // Of the others the verifier passed over those that lead nowhere, and so does this.
+    let keys = chain.iter().filter_map(|shown| key_hash(shown).ok()).collect();
+    Ok(Credentials { name, begins: begins_of(&leaf), keys })
 }
 
 impl Expect {
@@ -175,7 +199,14 @@ impl PeerVerifier {
             .map(|root| webpki::anchor_from_trusted_cert(root).map(|anchor| anchor.to_owned()))
             .collect::<Result<_, _>>()
             .map_err(|_| VerifyError::Unparsable)?;
-        Ok(Self { roots, expect })
+        Ok(Self { roots, expect, revocations: Revocations::default() })
+    }
+
+    /// Refuses whatever is revoked at the time of a handshake.
+    #[must_use]
+    pub fn refusing(mut self, revocations: Revocations) -> Self {
+        self.revocations = revocations;
+        self
     }
 
     /// Checks a peer's certificate at `now` and returns whom it names.
@@ -192,20 +223,11 @@ impl PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<PeerName, VerifyError> {
-        EndEntityCert::try_from(end_entity)
-            .and_then(|leaf| {
-                leaf.verify_for_usage(
-                    ALGORITHMS.all,
-                    &self.roots,
-                    intermediates,
-                    now,
-                    BothEnds,
-                    None,
-                    None,
-                )
-                .map(|_path| ())
-            })
+        let checked = EndEntityCert::try_from(end_entity).map_err(refusal)?;
+        let path = checked
+            .verify_for_usage(ALGORITHMS.all, &self.roots, intermediates, now, BothEnds, None, None)
             .map_err(refusal)?;
+        let above: Vec<_> = path.intermediate_certificates().map(webpki::Cert::der).collect();
         let leaf = parse(end_entity)?;
         check_usage(&leaf)?;
         let name = name_in(&leaf)?;
@@ -218,7 +240,18 @@ impl PeerVerifier {
         if !self.expect.roles.contains(&name.role()) {
             return Err(VerifyError::WrongRole { found: name.role() });
         }
-        Ok(name)
+        if name.role() == Role::Control && !above.is_empty() {
+            return Err(VerifyError::ControlByIntermediate);
+        }
+        let mut keys = vec![key_hash(end_entity)?];
+        for issuer in &above {
+            keys.push(key_hash(issuer)?);
+        }
+        let shown = Credentials { name, begins: begins_of(&leaf), keys };
+        if self.revocations.now().covers(&shown) {
+            return Err(VerifyError::Revoked);
+        }
+        Ok(shown.name)
     }
 }
 
@@ -244,11 +277,19 @@ impl ExtendedKeyUsageValidator for BothEnds {
     }
 }
 
-fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, VerifyError> {
+pub(super) fn parse<'a>(
+    certificate: &'a CertificateDer<'_>,
+) -> Result<X509Certificate<'a>, VerifyError> {
     match X509Certificate::from_der(certificate) {
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(VerifyError::Unparsable),
     }
+}
+
+/// Returns when a certificate begins; before 1970 is as good as 1970.
+pub(super) fn begins_of(leaf: &X509Certificate<'_>) -> UnixTime {
+    let begins = leaf.validity().not_before.timestamp();
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(begins).unwrap_or(0)))
 }
 
 fn check_usage(leaf: &X509Certificate<'_>) -> Result<(), VerifyError> {
@@ -323,6 +364,7 @@ impl From<VerifyError> for rustls::Error {
             VerifyError::BadSignature => CertificateError::BadSignature,
             VerifyError::Expired { .. } => CertificateError::Expired,
             VerifyError::NotYetValid { .. } => CertificateError::NotValidYet,
+            VerifyError::Revoked => CertificateError::Revoked,
             other => CertificateError::Other(OtherError(Arc::new(InWords(other)))),
         })
     }

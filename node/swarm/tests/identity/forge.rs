@@ -84,6 +84,10 @@ pub(crate) struct Leaf {
 }
 
 impl Ca {
+    pub(crate) fn of(der: CertificateDer<'static>, issuer: Issuer<'static, KeyPair>) -> Self {
+        Self { der, issuer }
+    }
+
     /// A root of its own making, with the subject that an honest authority of `organisation` has.
     pub(crate) fn posing_as(organisation: &str, algorithm: &'static SignatureAlgorithm) -> Self {
         let params = root_params(organisation);

@@ -53,8 +53,8 @@ pub(super) struct Setup {
 }
 
 pub(super) struct Organisation {
-    authority: Authority,
-    dir: TempDir,
+    pub(super) authority: Authority,
+    pub(super) dir: TempDir,
 }
 
 impl Setup {

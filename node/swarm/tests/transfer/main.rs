@@ -11,4 +11,5 @@ mod liars;
 mod machines;
 mod raw;
 mod relay;
+mod revoked;
 mod stores;
