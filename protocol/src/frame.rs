@@ -12,9 +12,14 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use self::orders::{
+    DENIAL_BYTES_MAX, DOCUMENT_BYTES_MAX, DocumentRequest, News, PLACE_BYTES_MAX, REPORT_BYTES_MAX,
+};
 use crate::content::{ContentId, Sha256Digest};
 use crate::geometry::{ChunkIndex, Geometry};
 use crate::ranges::{BitmapError, ChunkRange, ChunkRanges};
+
+mod orders;
 
 /// Bytes of a frame after its length field, at most. The largest honest frame is a holding of
 /// 2 KiB or a request with a URL of [`URL_BYTES_MAX`]; the rest is room for later versions.
@@ -57,6 +62,21 @@ pub enum Request {
     /// Reports that a chunk received from the other side did not verify. Answered by
     /// [`Answer::Rechecked`] or [`Answer::Refused`].
     Mismatch(Mismatch),
+    /// Asks for a document of the manifest, or for a target file that it names. Answered by
+    /// [`Answer::Document`] or [`Answer::Refused`].
+    Document(DocumentRequest),
+    /// Asks to be told of new orders for as long as the stream is open. Answered by [`Answer::News`] any
+    /// number of times, the first at once where there is any, or by [`Answer::Refused`].
+    Watch,
+    /// Passes a denial on: at most [`DENIAL_BYTES_MAX`] bytes. Answered by [`Answer::Taken`] once it is
+    /// durable, or by [`Answer::Refused`].
+    Deny(Vec<u8>),
+    /// Hands over a device's report, whose raw bytes follow the frame. Answered by [`Answer::Taken`] once
+    /// it is durable, or by [`Answer::Refused`].
+    Report {
+        /// Raw bytes that follow, at most [`REPORT_BYTES_MAX`].
+        bytes: u32,
+    },
 }
 
 /// The body of [`Request::Open`].
@@ -155,6 +175,15 @@ pub enum Answer {
     },
     /// The request cannot be met. Nothing follows.
     Refused(Refusal),
+    /// The document follows as raw bytes, up to the end of the stream.
+    Document {
+        /// Raw bytes that follow: no more than the asker reads.
+        bytes: u32,
+    },
+    /// Something new; more may come at any time.
+    News(News),
+    /// What was handed over is kept, and will be passed on.
+    Taken,
 }
 
 /// The body of [`Answer::Opened`].
@@ -230,6 +259,15 @@ pub enum Refusal {
     /// No new requests are taken before a shutdown.
     #[error("shutting down")]
     Draining,
+    /// There is no such document there.
+    #[error("there is no such document there")]
+    Absent,
+    /// What was handed over is not believed, or is older than what is known.
+    #[error("it was not taken there: {detail}")]
+    NotTaken {
+        /// What an operator reads; not interpreted.
+        detail: String,
+    },
 }
 
 /// Why bytes are no frame.

@@ -8,8 +8,8 @@ use std::fmt::Write;
 
 use sutler_protocol::close::CloseCode;
 use sutler_protocol::frame::{
-    Answer, Body, ChunksRequest, Class, Frame, Holding, LENGTH_BYTES, Mismatch, Open, Opened,
-    Refusal, Request, Resolve, decode, encode,
+    Answer, Body, ChunksRequest, Class, DocumentRequest, Frame, Holding, LENGTH_BYTES, Mismatch,
+    News, Open, Opened, Refusal, Request, Resolve, decode, encode,
 };
 use sutler_protocol::{
     ChunkIndex, ChunkRanges, ContentId, Geometry, HashList, HashListBuilder, Sha256Digest,
@@ -94,6 +94,16 @@ fn requests() -> Vec<(&'static str, Request)> {
             }),
         ),
         ("request.mismatch", Request::Mismatch(Mismatch { content, chunk: 300 })),
+        (
+            "request.document",
+            Request::Document(DocumentRequest {
+                place: "metadata/3.root.json".to_owned(),
+                bytes_max: 65_536,
+            }),
+        ),
+        ("request.watch", Request::Watch),
+        ("request.deny", Request::Deny(b"{}".to_vec())),
+        ("request.report", Request::Report { bytes: 70_000 }),
     ]
 }
 
@@ -111,6 +121,8 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("answer.refused.digest-differs", Refusal::DigestDiffers),
         ("answer.refused.store-failed", Refusal::StoreFailed { detail: "no space".to_owned() }),
         ("answer.refused.draining", Refusal::Draining),
+        ("answer.refused.absent", Refusal::Absent),
+        ("answer.refused.not-taken", Refusal::NotTaken { detail: "old".to_owned() }),
     ];
     let answers = [
         ("answer.opened.whole", opened(Holding::Whole, 128)),
@@ -122,6 +134,10 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("answer.filling", Answer::Filling { have: 65_536, len: Some(200_000) }),
         ("answer.resolved", Answer::Resolved { content: content(), len: 200_000 }),
         ("answer.rechecked", Answer::Rechecked { good: true }),
+        ("answer.document", Answer::Document { bytes: 65_536 }),
+        ("answer.news.timestamp", Answer::News(News::Timestamp(b"{}".to_vec()))),
+        ("answer.news.denial", Answer::News(News::Denial(b"{}".to_vec()))),
+        ("answer.taken", Answer::Taken),
     ];
     let refused = refusals.map(|(name, refusal)| (name, Answer::Refused(refusal)));
     answers.into_iter().chain(refused).collect()

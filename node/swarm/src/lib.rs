@@ -12,6 +12,7 @@
 //! | How is a content gathered? | [`fetch`], [`peer`] |
 //! | Why is a connection over? | [`ended`] |
 //! | How does a vendor's server become a source? | [`origin`] |
+//! | What does it say about orders? | [`orders`] |
 //! | What is arriving just now? | [`arrivals`] |
 //! | Where does disk work run? | [`disk`] |
 //! | What has it all come to? | [`counters`] |
@@ -26,6 +27,7 @@ pub mod fetch;
 pub mod gateway;
 pub mod identity;
 mod live;
+pub mod orders;
 pub mod origin;
 pub mod peer;
 pub mod serve;

@@ -21,6 +21,10 @@ use crate::identity::{HandshakeRefusal, PeerName, PeerNameError};
 use crate::live::Entered;
 use crate::wire::{self, ReceiveError};
 
+mod orders;
+
+pub use orders::Watch;
+
 /// How long a peer may take to answer a request that it can answer at once, or to say that it is
 /// still filling (it does so every 5 s).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -109,6 +113,12 @@ pub enum RequestError {
     /// The peer took longer than an answer may take.
     #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
     Timeout,
+    /// What was to be sent is longer than anybody would take.
+    #[error("it has more than the {bytes_max} bytes that a peer takes")]
+    TooLong {
+        /// The most that it may have.
+        bytes_max: u64,
+    },
 }
 
 /// The raw bytes that answer a [`ChunksRequest`].
@@ -279,6 +289,15 @@ impl Peer {
     }
 
     async fn ask(&self, request: &Request) -> Result<(Answer, RecvStream), RequestError> {
+        self.ask_with(request, &[]).await
+    }
+
+    /// Asks with raw bytes behind the request.
+    async fn ask_with(
+        &self,
+        request: &Request,
+        behind: &[u8],
+    ) -> Result<(Answer, RecvStream), RequestError> {
         let (mut send, mut receive) = self
             .connection
             .open_bi()
@@ -286,6 +305,7 @@ impl Peer {
             .map_err(|error| RequestError::Connection(error.into()))?;
         let heard = self.connection.stats().udp_rx.datagrams;
         wire::send(&mut send, request).await.map_err(|error| self.broken(error.into()))?;
+        send.write_all(behind).await.map_err(|error| self.broken(error.into()))?;
         send.finish().map_err(|error| self.broken(error.into()))?;
         tokio::select! {
             // Which of the two is dropped does not matter: the request ends with either.

@@ -9,11 +9,12 @@
 //! - unvalidated addresses are sent away for a token once [`RETRY_FROM`] connections are open.
 
 mod class_gate;
+mod orders;
 mod request;
 mod sessions;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 use quinn::{Connecting, Incoming};
@@ -28,8 +29,9 @@ use crate::counters::Counters;
 use crate::disk::Disk;
 use crate::endpoint::Endpoint;
 use crate::gateway::{Gateway, causes};
-use crate::identity::peer_credentials;
+use crate::identity::{PeerName, peer_credentials};
 use crate::live::Live;
+use crate::orders::Orders;
 use crate::peer::ConnectError;
 use crate::wire;
 use class_gate::ClassGate;
@@ -63,6 +65,8 @@ pub struct Server<G> {
 /// What all connections of a server share.
 struct Shared<G> {
     gateway: G,
+    /// What is answered about orders; nothing if absent.
+    orders: Option<Arc<dyn Orders>>,
     gate: ClassGate,
     sessions: Sessions,
     live: Live,
@@ -78,6 +82,7 @@ impl<G: Gateway> Server<G> {
     pub fn new(endpoint: Endpoint, gateway: G, counters: Arc<Counters>) -> Self {
         let shared = Shared {
             gateway,
+            orders: None,
             gate: ClassGate::default(),
             sessions: Sessions::new(endpoint.transport().clone(), CONNECTIONS_MAX),
             live: endpoint.live().clone(),
@@ -95,6 +100,14 @@ impl<G: Gateway> Server<G> {
     pub fn connections_max(mut self, connections_max: usize) -> Self {
         self.connections_max = connections_max;
         self.shared.sessions.share_among(connections_max);
+        self
+    }
+
+    /// Answers about these orders as well.
+    #[must_use]
+    pub fn orders(mut self, orders: Arc<dyn Orders>) -> Self {
+        let shared = Arc::get_mut(&mut self.shared).expect("nothing shares it before it runs");
+        shared.orders = Some(orders);
         self
     }
 
@@ -193,12 +206,17 @@ async fn serve_connection<G: Gateway>(connecting: Connecting, shared: Arc<Shared
         return;
     };
     let Some(_entered) = shared.live.enter(&connection, shown) else { return };
-    serve_requests(connection, shared.clone()).instrument(span).await;
+    serve_requests(connection, name, shared.clone()).instrument(span).await;
 }
 
-async fn serve_requests<G: Gateway>(connection: quinn::Connection, shared: Arc<Shared<G>>) {
+async fn serve_requests<G: Gateway>(
+    connection: quinn::Connection,
+    name: PeerName,
+    shared: Arc<Shared<G>>,
+) {
     let sending = Arc::new(Semaphore::new(SENDING_MAX));
     let false_reports = Arc::<AtomicU32>::default();
+    let is_watching = Arc::<AtomicBool>::default();
     let mut open = JoinSet::new(); // Owns every request; quinn bounds their number.
     loop {
         tokio::select! {
@@ -215,8 +233,10 @@ async fn serve_requests<G: Gateway>(connection: quinn::Connection, shared: Arc<S
                 let answering = Answering {
                     shared: shared.clone(),
                     connection: connection.clone(),
+                    name: name.clone(),
                     sending: sending.clone(),
                     false_reports: false_reports.clone(),
+                    is_watching: is_watching.clone(),
                 };
                 open.spawn(answering.run(send, receive));
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,10 +24,11 @@ use url::Url;
 use super::Shared;
 use crate::arrivals::Stored;
 use crate::gateway::{Filled, Gateway, Served, causes, store_failed};
+use crate::identity::PeerName;
 use crate::wire::{self, ReceiveError};
 
 /// How long a peer may take to say what it wants once it has opened a stream.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a reader may take no byte before it is given up.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
@@ -46,14 +47,18 @@ const FILLING_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Answering<G> {
     pub(super) shared: Arc<Shared<G>>,
     pub(super) connection: Connection,
+    /// Who asks.
+    pub(super) name: PeerName,
     pub(super) sending: Arc<Semaphore>,
     /// Reports of this connection about chunks that were good.
     pub(super) false_reports: Arc<AtomicU32>,
+    /// Whether a request of this connection watches the orders.
+    pub(super) is_watching: Arc<AtomicBool>,
 }
 
 /// Why an answer was not sent to its end.
 #[derive(Debug, thiserror::Error)]
-enum AnswerError {
+pub(super) enum AnswerError {
     #[error("the reader went away")]
     Gone(#[source] quinn::WriteError),
     #[error("the reader took nothing for {} s", WRITE_STALL_MAX.as_secs())]
@@ -84,6 +89,10 @@ impl<G: Gateway> Answering<G> {
             Request::Chunks(chunks) => self.chunks(&mut send, &chunks).await,
             Request::Resolve(resolve) => self.resolve(&mut send, resolve).await,
             Request::Mismatch(mismatch) => self.mismatch(&mut send, &mismatch).await,
+            Request::Document(document) => self.document(&mut send, document).await,
+            Request::Watch => self.watch(&mut send).await,
+            Request::Deny(denial) => self.deny(&mut send, denial).await,
+            Request::Report { bytes } => self.report(&mut send, &mut receive, bytes).await,
         };
         match answered {
             Ok(()) => {
@@ -280,7 +289,11 @@ impl<G: Gateway> Answering<G> {
         self.answer(send, &Answer::Chunks { bytes }).await
     }
 
-    async fn refuse(&self, send: &mut SendStream, refusal: Refusal) -> Result<(), AnswerError> {
+    pub(super) async fn refuse(
+        &self,
+        send: &mut SendStream,
+        refusal: Refusal,
+    ) -> Result<(), AnswerError> {
         debug!(%refusal, "refused");
         self.shared.counters.requests_refused.add(1);
         self.answer(send, &Answer::Refused(refusal)).await
@@ -297,11 +310,19 @@ impl<G: Gateway> Answering<G> {
         }
     }
 
-    async fn answer(&self, send: &mut SendStream, answer: &Answer) -> Result<(), AnswerError> {
+    pub(super) async fn answer(
+        &self,
+        send: &mut SendStream,
+        answer: &Answer,
+    ) -> Result<(), AnswerError> {
         self.write(send, sutler_protocol::frame::encode(answer).into()).await
     }
 
-    async fn write(&self, send: &mut SendStream, bytes: Bytes) -> Result<(), AnswerError> {
+    pub(super) async fn write(
+        &self,
+        send: &mut SendStream,
+        bytes: Bytes,
+    ) -> Result<(), AnswerError> {
         let mut left = [bytes];
         // Whatever is taken begins the time anew: a large chunk may need minutes on a slow line.
         while !left[0].is_empty() {
