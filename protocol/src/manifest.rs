@@ -23,7 +23,7 @@
 //! | What is a role called, and its file? | [`name`] |
 //! | Are these the bytes that were meant? | [`digest`] |
 //! | What does a device believe? | [`trusted`] |
-//! | What to ask for next? | [`refresh`], [`search`] |
+//! | What to ask for next? | [`refresh`], [`search`], [`sweep`] |
 //! | How much may come? | [`bounds`] |
 //! | How is a document made, and signed? | [`compose`], [`sign`] |
 
@@ -41,6 +41,7 @@ pub mod refresh;
 pub mod search;
 pub mod sign;
 pub mod signed;
+pub mod sweep;
 pub mod trusted;
 
 pub use delegation::{Delegated, Delegation, Delegations, SuccinctRoles};
@@ -52,4 +53,5 @@ pub use refresh::{Answer, Fetch, Keep, Refresh};
 pub use search::{Found, Search, SearchStep};
 pub use sign::SigningKey;
 pub use signed::{Believed, ParseError, Signature, Signed, VerifyError};
+pub use sweep::{Roles, Sweep, SweepStep, Unreadable};
 pub use trusted::{Fault, Kept, LoadError, Refusal, Trusted};

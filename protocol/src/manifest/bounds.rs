@@ -27,6 +27,10 @@ pub const ROOTS_MAX: u32 = 256;
 /// Delegated roles that one search looks into: depth and breadth that no admin could follow any more.
 pub const DELEGATIONS_MAX: usize = 32;
 
+/// Delegated roles that are read at a time: some 80 years of months, or 300 scopes with all that belongs to
+/// one. What comes behind is not read, and said to be so.
+pub const SWEEP_ROLES_MAX: usize = 1_000;
+
 /// Signatures of one document: each may cost a check, and no organisation has more signers.
 pub const SIGNATURES_MAX: usize = 256;
 

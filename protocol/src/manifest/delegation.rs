@@ -93,11 +93,7 @@ impl Delegations {
         }
         let mut delegated = Vec::new();
         for delegation in self.roles.iter().flatten().filter(|one| one.is_for(path)) {
-            delegated.push(Delegated {
-                role: delegation.name.clone(),
-                keys: RoleKeys::new(&self.keys, &delegation.keyids, delegation.threshold),
-                is_terminating: delegation.terminating,
-            });
+            delegated.push(self.delegated(delegation));
             if delegation.terminating {
                 break;
             }
@@ -114,6 +110,20 @@ impl Delegations {
     pub fn keys_of(&self, role: &RoleName) -> Option<RoleKeys> {
         let delegation = self.to(role)?;
         Some(RoleKeys::new(&self.keys, &delegation.keyids, delegation.threshold))
+    }
+
+    /// Returns every role that is named here, in the order of their priority. Bins have no names until a
+    /// path leads to one.
+    pub fn all(&self) -> Vec<Delegated> {
+        self.roles.iter().flatten().map(|delegation| self.delegated(delegation)).collect()
+    }
+
+    fn delegated(&self, delegation: &Delegation) -> Delegated {
+        Delegated {
+            role: delegation.name.clone(),
+            keys: RoleKeys::new(&self.keys, &delegation.keyids, delegation.threshold),
+            is_terminating: delegation.terminating,
+        }
     }
 
     /// Checks that they mean one thing.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::name::{RoleName, TargetPath};
 use super::refresh::{Answer, Fetch, Keep, Refresh};
 use super::search::{Found, Search, SearchStep};
+use super::sweep::{Roles, Sweep, SweepStep};
 use super::trusted::{Refusal, Trusted};
 
 /// Where documents come from.
@@ -115,6 +116,33 @@ pub fn find<R: Repository, K: Keeper>(
             }
             SearchStep::Done(found) => return Ok(found),
         };
+    }
+}
+
+/// Reads every delegated role of a manifest that was refreshed at `now`.
+///
+/// # Errors
+///
+/// [`DriveError`]; a role that is not believed is none, and is told by [`Roles`].
+pub fn sweep<R: Repository, K: Keeper>(
+    trusted: &mut Trusted,
+    repository: &mut R,
+    keeper: &mut K,
+    now: jiff::Timestamp,
+) -> Driven<Roles, R, K> {
+    let mut sweep = Sweep::new(trusted, now)?;
+    loop {
+        while let Some(keep) = sweep.poll_keep() {
+            keeper.keep(keep).map_err(DriveError::Keep)?;
+        }
+        match sweep.poll() {
+            Some(SweepStep::Load(role)) => sweep.handle_kept(keeper.load(&role).as_ref()),
+            Some(SweepStep::Fetch(fetch)) => {
+                let answer = ask(repository, &fetch)?;
+                sweep.handle_answer(answer);
+            }
+            None => return Ok(sweep.finish()),
+        }
     }
 }
 

@@ -246,12 +246,12 @@ impl Trusted {
 }
 
 /// What a role says of a path.
-enum Looked {
+pub(super) enum Looked {
     Found(Box<Found>),
     Delegates(Vec<Delegated>),
 }
 
-fn look(targets: &Targets, role: &RoleName, path: &TargetPath) -> Looked {
+pub(super) fn look(targets: &Targets, role: &RoleName, path: &TargetPath) -> Looked {
     match targets.file(path) {
         Some(file) => Looked::Found(Box::new(Found {
             path: path.clone(),
@@ -264,7 +264,7 @@ fn look(targets: &Targets, role: &RoleName, path: &TargetPath) -> Looked {
     }
 }
 
-fn believe_role(
+pub(super) fn believe_role(
     bytes: &Bytes,
     keys: &RoleKeys,
     pin: &Pin,

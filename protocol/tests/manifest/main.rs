@@ -8,4 +8,5 @@ mod repository;
 mod rollback;
 mod rotation;
 mod signatures;
+mod sweep;
 mod writing;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use sutler_protocol::manifest::drive::{self, DriveError, Keeper};
 use sutler_protocol::manifest::{
-    Answer, Fetch, Found, Keep, Kept, RoleName, TargetPath, Trusted, json as canonical,
+    Answer, Fetch, Found, Keep, Kept, RoleName, Roles, TargetPath, Trusted, json as canonical,
 };
 
 pub(crate) type Refused = DriveError<Infallible, Infallible>;
@@ -335,6 +335,10 @@ impl Device {
     ) -> Result<Option<Found>, Refused> {
         let path = TargetPath::from(path);
         drive::find(&mut self.trusted, path, from, &mut self.disk, self.now)
+    }
+
+    pub(crate) fn sweep(&mut self, from: &mut Repository) -> Result<Roles, Refused> {
+        drive::sweep(&mut self.trusted, from, &mut self.disk, self.now)
     }
 
     /// The device after a restart: it believes what it has kept.

@@ -371,7 +371,9 @@ fn of_peer(error: &RequestError) -> Ended {
         RequestError::Refused(refusal) => Ended::Told(End::Refused(refusal.clone())),
         RequestError::Connection(_) => Ended::LinkLost(causes(error)),
         RequestError::Violation(_) | RequestError::Garbage(_) => Ended::Useless(causes(error)),
-        RequestError::Broken(_) | RequestError::Timeout => Ended::Told(End::Failed(causes(error))),
+        RequestError::Broken(_) | RequestError::Timeout | RequestError::TooLong { .. } => {
+            Ended::Told(End::Failed(causes(error)))
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use sutler_swarm::arrivals::Arrivals;
 use sutler_swarm::counters::Counters;
 use sutler_swarm::fetch::Progress;
 use sutler_swarm::identity::{Authority, Identity, LEAF_LIFETIME, Label, Member, Role, Validity};
+use sutler_swarm::orders::Orders;
 use sutler_swarm::serve::CONNECTIONS_MAX;
 use sutler_swarm::{
     Endpoint, Fetcher, Server, SourceAddress, StoreGateway, TransportConfig, Wanted,
@@ -50,6 +51,8 @@ pub(super) struct Setup {
     pub(super) connections_max: usize,
     /// The identity of a machine that was there before.
     pub(super) identity: Option<Identity>,
+    /// What it answers about orders.
+    pub(super) orders: Option<Arc<dyn Orders>>,
 }
 
 pub(super) struct Organisation {
@@ -71,6 +74,7 @@ impl Setup {
             folder: None,
             connections_max: CONNECTIONS_MAX,
             identity: None,
+            orders: None,
         }
     }
 }
@@ -122,9 +126,12 @@ impl Organisation {
         let gateway = StoreGateway { store: store.clone(), arrivals: arrivals.clone() };
         let stop = CancellationToken::new();
         let server = Server::new(endpoint.clone(), gateway, counters.clone())
-            .connections_max(setup.connections_max)
-            .run(stop.clone());
-        let server = tokio::spawn(server);
+            .connections_max(setup.connections_max);
+        let server = match setup.orders {
+            Some(orders) => server.orders(orders),
+            None => server,
+        };
+        let server = tokio::spawn(server.run(stop.clone()));
         let fetcher = Fetcher::new(endpoint, store.clone(), arrivals, None, counters.clone());
         Machine { store, fetcher, address, counters, stop, server, folder }
     }

@@ -9,6 +9,7 @@ mod honest;
 mod interruptions;
 mod liars;
 mod machines;
+mod orders;
 mod raw;
 mod relay;
 mod revoked;

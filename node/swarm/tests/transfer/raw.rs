@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use quinn::{ClientConfig, Connection, ConnectionError, RecvStream, SendStream, ServerConfig};
 use sutler_protocol::frame::{
-    self, Answer, Body, ChunksRequest, Holding, LENGTH_BYTES, Opened, Request,
+    self, Answer, Body, ChunksRequest, Holding, LENGTH_BYTES, Opened, Refusal, Request,
 };
 use sutler_protocol::geometry::ChunkIndex;
 use sutler_protocol::{ChunkRange, ContentId, HashList, HashListBuilder};
@@ -174,6 +174,9 @@ impl Talk {
             Request::Resolve(_) => {
                 let (content, len) = (self.sample.id(), self.sample.len());
                 self.say(&Answer::Resolved { content, len }).await;
+            }
+            Request::Document(_) | Request::Watch | Request::Deny(_) | Request::Report { .. } => {
+                self.say(&Answer::Refused(Refusal::Absent)).await;
             }
         }
     }
