@@ -8,7 +8,7 @@ use anyhow::Context;
 use sutler_cache::import::{ImportFrom, ImportHow};
 use sutler_cache::{About, Content};
 use sutler_protocol::ContentId;
-use sutler_swarm::identity::{Authority, LEAF_LIFETIME, Label, Member, Validity};
+use sutler_swarm::identity::{Authority, LEAF_LIFETIME, Member, Validity, random_label};
 use tempfile::TempDir;
 
 use crate::role::open_store;
@@ -46,13 +46,13 @@ impl Ground {
 
     /// Issues the identity of a node and returns its folder.
     pub(crate) fn node(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let member = Member::Node { site: "here".parse()?, id: Label::random() };
+        let member = Member::Node { site: "here".parse()?, id: random_label() };
         self.issue(member, name)
     }
 
     /// Issues the identity of an agent and returns its folder.
     pub(crate) fn agent(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let member = Member::Agent { site: "here".parse()?, id: Label::random() };
+        let member = Member::Agent { site: "here".parse()?, id: random_label() };
         self.issue(member, name)
     }
 

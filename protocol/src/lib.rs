@@ -17,6 +17,7 @@
 //! | What to send next? | [`serve`] |
 //! | Why was a stream or connection ended? | [`close`] |
 //! | Which orders are believed? | [`manifest`] |
+//! | What is a member of an organisation called? | [`name`] |
 
 pub mod close;
 pub mod content;
@@ -25,6 +26,7 @@ pub mod frame;
 pub mod geometry;
 pub mod hash_list;
 pub mod manifest;
+pub mod name;
 pub mod ranges;
 pub mod serve;
 

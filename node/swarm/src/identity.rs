@@ -40,7 +40,9 @@ pub use authority::{
 };
 pub use clock::TrustedClock;
 pub use load::{Identity, LoadError, RenewError};
-pub use name::{LABEL_BYTES_MAX, Label, Member, NameError, Organisation, PeerName, Role};
+pub use name::{
+    LABEL_BYTES_MAX, Label, Member, NameError, Organisation, PeerName, Role, random_label,
+};
 pub use refusal::{HandshakeRefusal, RefusalCause, handshake_refusal};
 pub use revoked::{Credentials, KeyHash, Revocations, Revoked, key_hash};
 pub use tls::{

@@ -14,7 +14,9 @@ use sutler_protocol::{ContentId, Sha256Digest};
 use sutler_swarm::arrivals::Arrivals;
 use sutler_swarm::counters::Counters;
 use sutler_swarm::fetch::{FetchReport, Progress};
-use sutler_swarm::identity::{Authority, Identity, LEAF_LIFETIME, Label, Member, Role, Validity};
+use sutler_swarm::identity::{
+    Authority, Identity, LEAF_LIFETIME, Member, Role, Validity, random_label,
+};
 use sutler_swarm::origin::{AllowEntry, OriginConfig, Origins};
 use sutler_swarm::{
     Endpoint, FetchError, Fetched, Fetcher, Gateway, Server, SourceAddress, StoreGateway,
@@ -115,7 +117,7 @@ impl Site {
     ) -> (Fetcher, Arc<Counters>) {
         let identity = dir.join("identity");
         if !identity.exists() {
-            let (site, id) = ("cologne".parse().unwrap(), Label::random());
+            let (site, id) = ("cologne".parse().unwrap(), random_label());
             let member = match role {
                 Role::Node => Member::Node { site, id },
                 Role::Agent | Role::Control => Member::Agent { site, id },

@@ -10,7 +10,7 @@ use sutler_node::data::DataFolder;
 use sutler_node::node::Node;
 use sutler_node::owner::OpenStore;
 use sutler_swarm::fetch::Fetcher;
-use sutler_swarm::identity::{Authority, LEAF_LIFETIME, Label, Member, Validity};
+use sutler_swarm::identity::{Authority, LEAF_LIFETIME, Member, Validity, random_label};
 use sutler_swarm::origin::AllowEntry;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -61,7 +61,7 @@ impl House {
     pub(crate) fn node_with(&self, dir: &Path, config: &Config) -> Running {
         let data = DataFolder::new(dir);
         if !data.identity().exists() {
-            let member = Member::Node { site: "cologne".parse().unwrap(), id: Label::random() };
+            let member = Member::Node { site: "cologne".parse().unwrap(), id: random_label() };
             let validity = Validity::from_now(LEAF_LIFETIME);
             self.authority.issue(member, validity, &data.identity()).unwrap();
         }

@@ -9,7 +9,7 @@ use serde_json::json;
 use sutler_node::failure::{Failure, Kind};
 use sutler_swarm::identity::{
     Authority, AuthorityCreateError, AuthorityOpenError, INTERMEDIATE_LIFETIME, IssueError,
-    LEAF_LIFETIME, Label, Member, Organisation, Validity,
+    LEAF_LIFETIME, Label, Member, Organisation, Validity, random_label,
 };
 
 use crate::output::{Output, Stop};
@@ -130,7 +130,7 @@ impl Init {
 impl Intermediate {
     fn run(self, output: Output) -> Result<(), Stop> {
         let authority = open(&self.org_dir)?;
-        let id = self.id.unwrap_or_else(Label::random);
+        let id = self.id.unwrap_or_else(random_label);
         let lifetime = lifetime(self.days, INTERMEDIATE_LIFETIME);
         authority
             .intermediate(&id, Validity::from_now(lifetime), &self.out)
@@ -150,7 +150,7 @@ impl Intermediate {
 impl Issue {
     fn run(self, output: Output) -> Result<(), Stop> {
         let authority = open(&self.org_dir)?;
-        let id = self.id.unwrap_or_else(Label::random);
+        let id = self.id.unwrap_or_else(random_label);
         let member = match (self.role, self.site) {
             (MemberRole::Node, Some(site)) => Member::Node { site, id },
             (MemberRole::Agent, Some(site)) => Member::Agent { site, id },

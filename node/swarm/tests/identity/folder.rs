@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rcgen::{KeyPair, PKCS_ED25519};
 use sutler_swarm::identity::{
-    Authority, AuthorityCreateError, AuthorityOpenError, Identity, IssueError, Label, LoadError,
-    Member, Role, Validity, VerifyError,
+    Authority, AuthorityCreateError, AuthorityOpenError, Identity, IssueError, LoadError, Member,
+    Role, Validity, VerifyError, random_label,
 };
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -39,7 +39,7 @@ fn an_issued_identity_loads_and_a_reopened_authority_issues_the_same() {
     let reopened = Authority::open(&acme.path("org")).expect("an authority");
     assert_eq!(reopened.organisation().as_str(), "acme");
     let again = acme.path("again");
-    let node = Member::Node { site: "leeds".parse().expect("a site"), id: Label::random() };
+    let node = Member::Node { site: "leeds".parse().expect("a site"), id: random_label() };
     reopened.issue(node, Validity::from_now(LIFETIME), &again).expect("an identity");
     let second = Identity::load(&again).expect("an identity");
     assert_eq!(first.roots(), second.roots());

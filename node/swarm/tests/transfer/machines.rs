@@ -13,7 +13,7 @@ use sutler_protocol::{ContentId, HashListBuilder};
 use sutler_swarm::arrivals::Arrivals;
 use sutler_swarm::counters::Counters;
 use sutler_swarm::fetch::Progress;
-use sutler_swarm::identity::{Authority, Identity, LEAF_LIFETIME, Label, Member, Role, Validity};
+use sutler_swarm::identity::{Authority, Identity, LEAF_LIFETIME, Member, Role, Validity, random_label};
 use sutler_swarm::orders::Orders;
 use sutler_swarm::serve::CONNECTIONS_MAX;
 use sutler_swarm::{
@@ -90,7 +90,7 @@ impl Organisation {
     pub(super) fn identity(&self, role: Role) -> Identity {
         let dir = TempDir::new_in(self.dir.path()).unwrap();
         let folder = dir.path().join("identity");
-        let (site, id) = ("cologne".parse().unwrap(), Label::random());
+        let (site, id) = ("cologne".parse().unwrap(), random_label());
         let member = match role {
             Role::Node => Member::Node { site, id },
             Role::Agent | Role::Control => Member::Agent { site, id },

@@ -7,8 +7,8 @@ use sutler_protocol::close::CloseCode;
 use sutler_protocol::frame::{Body, Class};
 use sutler_swarm::ended::Ended;
 use sutler_swarm::identity::{
-    Authority, HandshakeRefusal, Identity, LEAF_LIFETIME, Label, Member, RefusalCause, Revoked,
-    Role, Validity, key_hash,
+    Authority, HandshakeRefusal, Identity, LEAF_LIFETIME, Member, RefusalCause, Revoked,
+    Role, Validity, key_hash, random_label,
 };
 use sutler_swarm::peer::{ConnectError, Peer, RequestError};
 
@@ -91,7 +91,7 @@ async fn a_revoked_intermediate_takes_all_that_it_named_with_it() {
     let validity = Validity::from_now(LEAF_LIFETIME);
     organisation.authority.intermediate(&"c1".parse().unwrap(), validity, &below).unwrap();
     let identity = organisation.dir.path().join("by-intermediate");
-    let named = Member::Agent { site: "cologne".parse().unwrap(), id: Label::random() };
+    let named = Member::Agent { site: "cologne".parse().unwrap(), id: random_label() };
     Authority::open(&below)
         .unwrap()
         .issue(named, Validity::from_now(LEAF_LIFETIME / 2), &identity)

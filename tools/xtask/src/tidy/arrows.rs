@@ -1,7 +1,8 @@
 //! Which crate may use which, and what the pure ones may not touch.
 //!
 //! protocol <- cache <- swarm <- {node, agent, control} <- tools; protocol <- rollout <- control;
-//! protocol <- feed <- {node, control, tools}, because node and control both read vendors' indexes.
+//! protocol <- feed <- {node, control, tools}, because node and control both read vendors' indexes;
+//! protocol <- orders <- {rollout, node, agent, control, tools}: whoever relays, obeys, publishes or writes them.
 //! Roles never import each other: they meet on the wire. What a crate does not depend on it cannot
 //! import, so arrows between crates are checked in the manifests, and the standard library in code.
 
@@ -54,10 +55,14 @@ const IMPURE: &[&str] = &[
     "SystemTime::now",
     "Timestamp::now",
     "Zoned::now",
+    "TimeZone::get",
+    "TimeZone::system",
+    "jiff::tz::db",
     "aws_lc_rs::rand",
 ];
 
 const PROTOCOL: &str = "sutler-protocol";
+const ORDERS: &str = "sutler-orders";
 const CACHE: &str = "sutler-cache";
 const FEED: &str = "sutler-feed";
 const SWARM: &str = "sutler-swarm";
@@ -65,6 +70,7 @@ const ROLLOUT: &str = "sutler-rollout";
 const ROLES: [&str; 3] = ["sutler-node", "sutler-agent", "sutler-control"];
 const EVERY: &[&str] = &[
     PROTOCOL,
+    ORDERS,
     CACHE,
     FEED,
     SWARM,
@@ -76,9 +82,10 @@ const EVERY: &[&str] = &[
     "sutler-tests",
 ];
 
-const TOOLS: &[&str] = &[PROTOCOL, CACHE, FEED, SWARM, ROLLOUT, ROLES[0], ROLES[1], ROLES[2]];
+const TOOLS: &[&str] =
+    &[PROTOCOL, ORDERS, CACHE, FEED, SWARM, ROLLOUT, ROLES[0], ROLES[1], ROLES[2]];
 
-const PLACES: [Place; 13] = [
+const PLACES: [Place; 14] = [
     Place {
         package: PROTOCOL,
         folder: "protocol",
@@ -98,9 +105,25 @@ const PLACES: [Place; 13] = [
         barred_paths: IMPURE,
     },
     Place {
+        package: ORDERS,
+        folder: "protocol/orders",
+        own: &[PROTOCOL],
+        foreign: Foreign::Only(&[
+            "bytes",
+            "cel",
+            "ipnet",
+            "jiff",
+            "serde",
+            "serde_json",
+            "serde_path_to_error",
+            "thiserror",
+        ]),
+        barred_paths: IMPURE,
+    },
+    Place {
         package: ROLLOUT,
         folder: "node/rollout",
-        own: &[PROTOCOL],
+        own: &[PROTOCOL, ORDERS],
         foreign: NO_NETWORK,
         barred_paths: IMPURE,
     },
@@ -119,9 +142,9 @@ const PLACES: [Place; 13] = [
         barred_paths: &["async", "std::net", "std::os::unix::net", "SystemTime::now"],
     },
     Place::any(SWARM, "node/swarm", &[PROTOCOL, CACHE]),
-    Place::any(ROLES[0], "node", &[PROTOCOL, CACHE, FEED, SWARM]),
-    Place::any(ROLES[1], "node/agent", &[PROTOCOL, CACHE, SWARM]),
-    Place::any(ROLES[2], "node/control", &[PROTOCOL, CACHE, FEED, SWARM, ROLLOUT]),
+    Place::any(ROLES[0], "node", &[PROTOCOL, ORDERS, CACHE, FEED, SWARM]),
+    Place::any(ROLES[1], "node/agent", &[PROTOCOL, ORDERS, CACHE, SWARM]),
+    Place::any(ROLES[2], "node/control", &[PROTOCOL, ORDERS, CACHE, FEED, SWARM, ROLLOUT]),
     Place::any("sutler", "tools", TOOLS),
     Place::any("xtask", "tools/xtask", &[]),
     Place::any("sutler-tests", "tests", EVERY),

@@ -1,0 +1,50 @@
+//! What the orders say, and what a device answers: the manifest's target files, rules over a device's
+//! facts, windows, and their evaluation.
+//!
+//! This crate is pure like `protocol`, which it stands on: no socket, no file, no clock, and time zones come from the
+//! caller. TUF decides which files are believed; here is what is in them. Admins' tools write with the
+//! types that agents read, so that what is shown before a signature is what a device will see. Every
+//! field is in section 8 of `SPEC.md`.
+//!
+//! | Question | Room |
+//! |---|---|
+//! | What has every order file? | [`order`], [`text`] |
+//! | What is a content? | [`content`] |
+//! | What did approvers decide? | [`approvals`], [`denial`] |
+//! | What does silence approve? | [`standing`] |
+//! | What does control stop? | [`halts`] |
+//! | Whom is it for? | [`audience`], [`rings`], [`rule`], [`facts`] |
+//! | Where are they? | [`sites`] |
+//! | How do they behave, and when? | [`policies`], [`schedules`], [`recurrence`] |
+//! | Who is let in no longer? | [`admission`] |
+//! | How much may there be? | [`bounds`] |
+
+pub mod admission;
+pub mod approvals;
+pub mod audience;
+pub mod bounds;
+pub mod content;
+pub mod denial;
+pub mod facts;
+pub mod halts;
+pub mod order;
+pub mod policies;
+pub mod recurrence;
+pub mod rings;
+pub mod rule;
+pub mod schedules;
+pub mod sites;
+pub mod standing;
+pub mod text;
+
+pub use approvals::Approvals;
+pub use content::Content;
+pub use facts::Facts;
+pub use halts::Halts;
+pub use order::{Body, Head, Kind, Order, OrderError};
+pub use policies::Policies;
+pub use rings::Rings;
+pub use rule::Rule;
+pub use schedules::Schedules;
+pub use sites::Sites;
+pub use standing::Standing;
