@@ -13,7 +13,9 @@ use sutler_protocol::{ContentId, HashListBuilder};
 use sutler_swarm::arrivals::Arrivals;
 use sutler_swarm::counters::Counters;
 use sutler_swarm::fetch::Progress;
-use sutler_swarm::identity::{Authority, Identity, LEAF_LIFETIME, Member, Role, Validity, random_label};
+use sutler_swarm::identity::{
+    Authority, Identity, LEAF_LIFETIME, Member, Role, Validity, random_label,
+};
 use sutler_swarm::orders::Orders;
 use sutler_swarm::serve::CONNECTIONS_MAX;
 use sutler_swarm::{

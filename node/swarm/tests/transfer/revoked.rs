@@ -7,8 +7,8 @@ use sutler_protocol::close::CloseCode;
 use sutler_protocol::frame::{Body, Class};
 use sutler_swarm::ended::Ended;
 use sutler_swarm::identity::{
-    Authority, HandshakeRefusal, Identity, LEAF_LIFETIME, Member, RefusalCause, Revoked,
-    Role, Validity, key_hash, random_label,
+    Authority, HandshakeRefusal, Identity, LEAF_LIFETIME, Member, RefusalCause, Revoked, Role,
+    Validity, key_hash, random_label,
 };
 use sutler_swarm::peer::{ConnectError, Peer, RequestError};
 
