@@ -22,7 +22,7 @@ pub mod faulty;
 pub use disk::Disk;
 
 /// A folder and the operations on what is in it. Every path is relative to that folder, without
-/// `..`, and at most three levels deep.
+/// `..`.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// Opens a file.
     ///
@@ -215,4 +215,19 @@ pub fn read_file(backend: &dyn Backend, path: &Path, bytes_max: u64) -> io::Resu
     let mut bytes = vec![0; len as usize];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
+}
+
+/// Puts a file in place, durable and whole: written beside, synced, renamed, folder synced.
+///
+/// # Errors
+///
+/// What the disk answered. The file is then the old one or the new one.
+pub fn replace(backend: &dyn Backend, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let file = backend.open(&beside, Open::Create)?;
+    file.set_len(0)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_data()?;
+    backend.rename(&beside, path)?;
+    backend.sync_dir(path.parent().unwrap_or(Path::new("")))
 }

@@ -24,14 +24,14 @@ use sutler_protocol::geometry::{CHUNK_BYTES_MIN, CONTENT_BYTES_MAX, TooLong};
 use sutler_protocol::{ChunkIndex, ContentId, ContentName, Sha256Digest};
 
 use crate::about::{About, Offer, Origin};
-use crate::backend::{Backend, Open, StoreFile, read_file};
+use crate::backend::{Backend, Open, StoreFile, read_file, replace};
 use crate::content::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL};
 use crate::eviction::Standing;
 use crate::hashing::{Digests, PumpError, Want, pump};
 use crate::import::{Imported, Novelty, StoredReader};
 use crate::layout::QUARANTINE;
 use crate::quota::Reservation;
-use crate::store::{CompleteError, CreateError, Inner, Store, lock, replace};
+use crate::store::{CompleteError, CreateError, Inner, Store, lock};
 
 mod part;
 

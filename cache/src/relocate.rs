@@ -14,10 +14,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::backend::{Backend, Disk, Lock, Open, StoreFile};
+use crate::backend::{Backend, Disk, Lock, Open, StoreFile, replace};
 use crate::hashing::BLOCK_BYTES;
 use crate::layout::{self, CONTENTS, DAMAGED, FORMAT, INDEX, LOCK, MOVING, QUARANTINE, STANDINGS};
-use crate::store::{OpenError, check_format, format_text, replace};
+use crate::store::{OpenError, check_format, format_text};
 
 /// What the format file of a store that lies elsewhere starts with; the path follows.
 const MOVED_PREFIX: &[u8] = b"sutler store moved to ";

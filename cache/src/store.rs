@@ -40,7 +40,7 @@ use standings::Standings;
 pub use complete::CompleteError;
 pub use create::CreateError;
 pub use open::{FORMAT_VERSION, OpenError};
-pub(crate) use open::{check_format, format_text, replace};
+pub(crate) use open::{check_format, format_text};
 pub use room::{Collected, EvictError};
 
 /// What a store may fill.

@@ -26,8 +26,7 @@ use sutler_protocol::manifest::drive::Keeper;
 use sutler_protocol::manifest::{Keep, Kept, LoadError, RoleName, Trusted, Version};
 
 use self::marks::{Entry, Mark, Marks};
-use crate::backend::{Backend, Disk, Lock, read_file};
-use crate::store::replace;
+use crate::backend::{Backend, Disk, Lock, read_file, replace};
 
 mod marks;
 mod recover;

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use sutler_protocol::hash_list::HASH_LIST_BYTES_MAX;
 use sutler_protocol::{ChunkRanges, ContentId, Geometry, HashList};
 
-use super::open::replace;
 use super::{Inner, today};
-use crate::backend::{Open, StoreFile, read_file};
+use crate::backend::{Open, StoreFile, read_file, replace};
 use crate::content::{Content, ReadError, Shared, State, is_linked};
 use crate::layout::{self, Kind};
 use crate::record::{Record, RecordError, Slots};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::scan::{self, Leftovers};
 use super::standings::Standings;
 use super::{Folders, Inner};
-use crate::backend::{Backend, Lock, Open, read_file};
+use crate::backend::{Backend, Lock, read_file, replace};
 use crate::index::Index;
 use crate::layout::{self, CONTENTS, DAMAGED, FORMAT, INDEX, LOCK, QUARANTINE};
 use crate::quota::{Limits, Quota};
@@ -177,15 +177,4 @@ pub(crate) fn check_format(backend: &dyn Backend) -> Result<(), OpenError> {
         Some(found) if found > FORMAT_VERSION => Err(OpenError::Newer { found }),
         _ => Err(OpenError::Format),
     }
-}
-
-/// Puts a file in place, durable and whole: written beside, synced, renamed, folder synced.
-pub(crate) fn replace(backend: &dyn Backend, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let file = backend.open(&beside, Open::Create)?;
-    file.set_len(0)?;
-    file.write_all_at(bytes, 0)?;
-    file.sync_data()?;
-    backend.rename(&beside, path)?;
-    backend.sync_dir(path.parent().unwrap_or(Path::new("")))
 }

@@ -20,8 +20,7 @@ use std::path::Path;
 
 use sutler_protocol::ContentId;
 
-use super::replace;
-use crate::backend::{Backend, read_file};
+use crate::backend::{Backend, read_file, replace};
 use crate::eviction::{Pin, Risk, Standing};
 use crate::layout::STANDINGS;
 

@@ -21,8 +21,7 @@ use sutler_protocol::ContentId;
 use sutler_protocol::manifest::{RoleName, Version};
 
 use super::{MARKS, top_level};
-use crate::backend::{Backend, read_file};
-use crate::store::replace;
+use crate::backend::{Backend, read_file, replace};
 
 const FIRST_LINE: &str = "sutler trust 1";
 

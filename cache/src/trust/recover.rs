@@ -15,8 +15,7 @@ use sutler_protocol::manifest::{Kept, LoadError, RoleName, Trusted, Version};
 
 use super::marks::{Entry, Mark, Marks, ReadError};
 use super::{LOCK, MARKS, file_name, read_document, top_level};
-use crate::backend::{Backend, Disk, read_file};
-use crate::store::replace;
+use crate::backend::{Backend, Disk, read_file, replace};
 
 const AUDIT: &str = "audit";
 

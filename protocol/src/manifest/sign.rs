@@ -21,7 +21,7 @@ use super::digest::{hex, sha256};
 use super::document::{Kind, RuleError};
 use super::json::{self, CanonicalError};
 use super::key::{Key, KeyId, RoleKeys};
-use super::signed::{Document, Signature, Signed};
+use super::signed::{Document, Signature, Signed, VerifyError};
 
 /// Bytes of an ed25519 key's seed.
 pub const SEED_BYTES: usize = 32;
@@ -152,6 +152,15 @@ impl<T: Document> Signed<T> {
             self.add(signature);
         }
         Ok(())
+    }
+
+    /// Returns what the document says, for somebody who is about to sign it. Nobody has vouched for it.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::Field`] or [`VerifyError::Rule`].
+    pub fn proposed(&self) -> Result<T, VerifyError> {
+        self.read()
     }
 
     /// Returns the SHA-256 of what is signed: two signers who compare it speak of the same document.

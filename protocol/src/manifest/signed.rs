@@ -156,7 +156,7 @@ impl<T: Document> Signed<T> {
         Ok(Believed { bytes: self.bytes.clone(), document: self.read()? })
     }
 
-    fn read(&self) -> Result<T, VerifyError> {
+    pub(super) fn read(&self) -> Result<T, VerifyError> {
         let document: T = serde_path_to_error::deserialize(&self.value).map_err(|error| {
             let field = error.path().to_string();
             VerifyError::Field { field, source: error.into_inner() }

@@ -1,0 +1,43 @@
+//! The control plane: keys, the signed repository on disk, and what may change it.
+//!
+//! Admins' commands and the daemon drive it. Nothing here is trusted: what is published is what the keys that
+//! delegate vouch for, and devices find that out for themselves.
+//!
+//! | Question | Room |
+//! |---|---|
+//! | Where does a signature come from? | [`key`] |
+//! | Where do documents and files lie? | [`repository`] |
+//! | What do they say now? | [`state`] |
+//! | What expires when? | [`status`] |
+//! | What may be handed in? | [`submission`], [`files`] |
+//! | What does control sign itself? | [`online`] |
+//! | Who signs what in a new organisation? | [`preset`] |
+//! | How is a change put together, and signed by several? | [`change`], [`draft`] |
+//! | What did approvers decide? | [`decision`] |
+//! | What lies in an organisation's folder? | [`organisation`] |
+//! | How much may there be? | [`bounds`] |
+
+pub mod bounds;
+pub mod change;
+pub mod decision;
+pub mod draft;
+pub mod files;
+mod hashing;
+pub mod key;
+pub mod online;
+pub mod organisation;
+pub mod preset;
+pub mod repository;
+pub mod state;
+pub mod status;
+pub mod submission;
+
+pub use change::{Change, Note};
+pub use draft::Draft;
+pub use hashing::Sha256;
+pub use key::{NamedKey, Passphrase};
+pub use online::OnlineKeys;
+pub use organisation::Folder;
+pub use repository::Repository;
+pub use state::State;
+pub use submission::Submission;

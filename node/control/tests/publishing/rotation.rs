@@ -1,0 +1,173 @@
+//! New keys: of the root, of control, of an approver; and what is left when two of three are lost.
+
+use serde_json::Map;
+use sutler_control::draft::{Draft, DraftError};
+use sutler_control::online::{OnlineKeys, publication};
+use sutler_control::submission::{self, Refused};
+use sutler_protocol::manifest::key::Key;
+use sutler_protocol::manifest::{Delegation, Kind, RoleName, Signed, Version};
+
+use crate::house::{House, in_days, install, key, now, online_keys, said, signed};
+
+fn publics(seeds: &[u8]) -> Vec<Key> {
+    seeds.iter().map(|seed| key(*seed).key().clone()).collect()
+}
+
+/// The root's successor with other keys, signed by these.
+fn new_root(house: &House, kind: Kind, keys: &[u8], threshold: u64, signers: &[u8]) -> Draft {
+    let mut root = house.state().root.document().clone();
+    root.set_keys(kind, &publics(keys), threshold);
+    root.renew(Version::new(root.version().number() + 1).unwrap(), in_days(390));
+    let mut draft = Draft::new();
+    draft.set_root(signed(&root, signers));
+    draft
+}
+
+// T11
+#[test]
+fn root_keys_are_replaced_by_old_and_new_together() {
+    let house = House::new(1);
+    let mut client = house.client();
+    client.refresh(now()).unwrap();
+    for (signers, says) in [
+        // By the new ones alone, by the old ones alone.
+        (&[7, 8][..], "0 of its role's keys have signed it, and 2"),
+        (&[1, 2], "0 of its role's keys have signed it, and 2"),
+        (&[1, 7, 8], "1 of its role's keys have signed it, and 2"),
+    ] {
+        let draft = new_root(&house, Kind::Root, &[7, 8, 9], 2, signers);
+        let error = house.submit(&draft.submission(), now()).unwrap_err();
+        assert!(said(&error).contains(says), "{}", said(&error));
+    }
+    let draft = new_root(&house, Kind::Root, &[7, 8, 9], 2, &[1, 3, 8, 9]);
+    house.submit(&draft.submission(), now()).unwrap();
+    client.refresh(now()).unwrap();
+    assert_eq!(client.trusted.root().version().number(), 2);
+    // The old ones are worth nothing now.
+    let draft = new_root(&house, Kind::Root, &[1, 2, 3], 2, &[1, 2, 3]);
+    assert!(house.submit(&draft.submission(), now()).is_err());
+}
+
+// T11
+#[test]
+fn two_of_three_root_keys_lost_and_the_third_alone_leads_nowhere() {
+    let house = House::new(1);
+    // Anna's and Ben's keys are gone; Cleo's alone moves neither root nor targets, and neither does a thief's.
+    for signers in [&[3][..], &[3, 7, 8]] {
+        let draft = new_root(&house, Kind::Root, &[3, 7, 8], 2, signers);
+        let error = house.submit(&draft.submission(), now()).unwrap_err();
+        assert!(said(&error).contains("1 of its role's keys have signed it, and 2 are needed"));
+    }
+    // What is delegated goes on: approvals, contents and control's own signatures, until the targets expire.
+    let draft = house.approve(install(b"x"), &[4]);
+    house.submit(&draft.submission(), now()).unwrap();
+    // The way out is a new first root, handed to every device: a manifest of its own, which begins anew.
+    let again = House::new(1);
+    let mut client = again.client();
+    client.refresh(now()).unwrap();
+    assert_eq!(client.trusted.root().version().number(), 1);
+    // No device takes it by itself: the old root does not vouch for it.
+    let mut old = house.client();
+    old.refresh(now()).unwrap();
+    let foreign = again.state().root.bytes().clone();
+    let foreign = Signed::<sutler_protocol::manifest::Root>::parse(foreign).unwrap();
+    assert!(
+        foreign.verify(&old.trusted.root().keys_of(Kind::Root)).is_ok(),
+        "same keys in this test"
+    );
+}
+
+// T11
+#[test]
+fn control_gets_new_keys_and_no_client_is_ever_left_behind() {
+    let house = House::new(1);
+    let mut before = house.client();
+    before.refresh(now()).unwrap();
+    let mut draft = new_root(&house, Kind::Timestamp, &[112], 1, &[1, 2]);
+    let state = house.state();
+    let accepted =
+        submission::accept(&state, &house.organisation, &draft.submission(), now()).unwrap();
+    // With one of the two keys alone nothing is signed: some client would be left behind.
+    for keys in [vec![key(102)], vec![key(112)]] {
+        let keys = OnlineKeys { timestamp: keys, ..online_keys() };
+        assert!(publication(&state, &accepted, &keys, &Map::new(), now()).is_err());
+    }
+    let both = OnlineKeys { timestamp: vec![key(102), key(112)], ..online_keys() };
+    let new = publication(&state, &accepted, &both, &Map::new(), now()).unwrap();
+    // Each prefix of what is written is a repository that both clients accept.
+    for (count, prefix) in new.prefixes().into_iter().enumerate() {
+        house.repository.write(&prefix).unwrap();
+        let mut client = house.client();
+        client.refresh(now()).unwrap_or_else(|error| panic!("{count}: {error}"));
+        before.refresh(now()).unwrap_or_else(|error| panic!("{count}: {error}"));
+    }
+    assert_eq!(before.trusted.root().version().number(), 2);
+    // And the old key alone signs nothing from then on.
+    let nothing = submission::Accepted::default();
+    let state = house.state();
+    assert!(publication(&state, &nothing, &online_keys(), &Map::new(), now()).is_err());
+    let new = OnlineKeys { timestamp: vec![key(112)], ..online_keys() };
+    assert!(publication(&state, &nothing, &new, &Map::new(), now()).is_ok());
+    assert!(matches!(draft.sign(&key(50), Some(&state)), Err(DraftError::NotASigner { .. })));
+}
+
+// T11
+#[test]
+fn new_targets_keys_need_targets_signed_by_both() {
+    let house = House::new(1);
+    let alone = new_root(&house, Kind::Targets, &[7, 8], 2, &[1, 2]);
+    let error = house.submit(&alone.submission(), now()).unwrap_err();
+    assert!(matches!(error, Refused::Orphans), "{error}");
+    let mut targets = house.state().targets.document().clone();
+    targets.renew(Version::new(2).unwrap(), in_days(180));
+    for (signers, is_fine) in [(&[7, 8][..], false), (&[1, 2], false), (&[1, 2, 7, 8], true)] {
+        let mut draft = new_root(&house, Kind::Targets, &[7, 8], 2, &[1, 2]);
+        draft.set_role(RoleName::targets(), signed(&targets, signers));
+        assert_eq!(house.submit(&draft.submission(), now()).is_ok(), is_fine, "{signers:?}");
+    }
+    house.client().refresh(now()).unwrap();
+}
+
+// T10
+#[test]
+fn an_approver_who_left_signs_nothing_and_the_rest_sign_anew() {
+    let house = House::new(1);
+    house.submit(&house.approve(install(b"x"), &[4]).submission(), now()).unwrap();
+    let role = RoleName::delegated("approvals-lab").unwrap();
+    let keys = publics(&[5]);
+    let paths = vec!["approvals/lab/*".to_owned()];
+    let delegation = Delegation::new(role.clone(), &keys, 1, paths);
+    let mut draft = house.draft(&[1, 2], |change| {
+        change.targets()?.delegate(delegation, &keys);
+        Ok(())
+    });
+    // Alone, it would leave the scope without orders until somebody signs them: every device keeps what it has.
+    let state = house.submit(&draft.submission(), now()).unwrap();
+    assert!(!state.roles.contains_key(&role));
+    assert_eq!(state.unvouched[&role], Version::FIRST);
+    let error = house.submit(&house.approve(install(b"y"), &[]).submission(), now()).unwrap_err();
+    assert!(said(&error).contains("0 of its role's keys have signed it"));
+    draft = house.approve(install(b"y"), &[5]);
+    assert!(draft.lacks(Some(&house.state())).iter().all(|lack| lack.signatures == 0));
+    let state = house.submit(&draft.submission(), now()).unwrap();
+    assert_eq!(state.roles[&role].version().number(), 2);
+}
+
+#[test]
+fn copies_of_a_draft_that_were_signed_apart_are_merged() {
+    let house = House::new(2);
+    let state = house.state();
+    let proposed = house.approve(install(b"x"), &[]);
+    let carried = |signer| {
+        let mut copy = Draft::of(&proposed.submission()).unwrap();
+        copy.sign(&key(signer), Some(&state)).unwrap();
+        copy
+    };
+    let (mut first, second) = (carried(4), carried(5));
+    assert_eq!((first.id(), second.id()), (proposed.id(), proposed.id()));
+    assert_eq!(first.lacks(Some(&state))[0].signatures, 1);
+    first.merge(&second).unwrap();
+    assert_eq!(first.lacks(Some(&state))[0].signatures, 0);
+    assert!(first.merge(&house.approve(install(b"y"), &[4])).is_err());
+    house.submit(&first.submission(), now()).unwrap();
+}
