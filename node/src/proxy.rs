@@ -8,7 +8,7 @@
 //! | What may be set? | [`settings`] |
 //! | Who is let in, and what may that cost? | `listen`, `clients`, `strict` |
 //! | What is asked for? | `target`, `kind` |
-//! | Which index fits which signed file, and who vouches for what? | `generation`, `feeds`, `index` |
+//! | Which index fits which signed file, and who vouches for what? | `generation`, `feeds`, `tables`, `index` |
 //! | May what is held be given out? | `freshness`, `known`, `turns` |
 //! | Which part of it? | `range` |
 //! | How does it come, once for all who ask? | `flight` |
@@ -40,6 +40,8 @@ mod failed;
 mod feeds;
 mod flight;
 mod freshness;
+#[doc(hidden)]
+pub mod fuzzed;
 mod generation;
 mod index;
 mod kind;
@@ -51,6 +53,7 @@ mod server;
 pub mod settings;
 mod shelf;
 mod strict;
+mod tables;
 pub mod tally;
 mod target;
 mod tunnel;

@@ -117,4 +117,6 @@ pub struct FeedStatus {
     pub valid_until: Option<u64>,
     /// Packages that it vouches for, as far as their indexes were read.
     pub packages: u64,
+    /// Its indexes that vouch for nothing, each with the reason in one word.
+    pub unread: BTreeMap<String, String>,
 }

@@ -9,7 +9,7 @@ use sutler_feed::apt::{Apt, SignedBy};
 use sutler_feed::index::{FileError, IndexFile};
 use sutler_feed::packages::PackagesError;
 use sutler_feed::release::{ReleaseError, verify_detached, verify_inrelease};
-use sutler_feed::{Compression, Index, Keyring, Packages, Reason, Release};
+use sutler_feed::{Compression, Index, Keyring, Packages, Reason, Release, Table};
 use sutler_tests::skip;
 use sutler_tests::vendor::archive::architecture;
 use sutler_tests::vendor::{Archive, Publication, Signer};
@@ -67,7 +67,7 @@ fn named(bytes: &[u8], compression: Compression, plain: Option<&[u8]>) -> Index 
         let sha256 = std::str::from_utf8(&said[..64]).unwrap().parse().unwrap();
         IndexFile { bytes: bytes.len() as u64, sha256 }
     };
-    Index { compression, packed: Some(file(bytes)), plain: plain.map(file) }
+    Index { table: Table::Packages, compression, packed: Some(file(bytes)), plain: plain.map(file) }
 }
 
 fn packed(program: &str, plain: &[u8]) -> Vec<u8> {

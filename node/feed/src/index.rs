@@ -18,6 +18,17 @@ pub struct IndexFile {
     pub sha256: Sha256Digest,
 }
 
+/// What an index that says which file has which digest is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Table {
+    /// `Packages`: a stanza a package.
+    Packages,
+    /// `Sources`: a stanza a source package, which names several files.
+    Sources,
+    /// `primary.xml` of an RPM repository.
+    Primary,
+}
+
 /// An index in the form in which somebody has it.
 ///
 /// A Release gives it ([`Release::index`](crate::Release::index)) and names both forms, mostly: the
@@ -25,12 +36,29 @@ pub struct IndexFile {
 /// the packed one may become. Of a form that the Release does not name, `None` is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Index {
+    /// What it is made of.
+    pub table: Table,
     /// How it is packed.
     pub compression: Compression,
     /// The file as it is fetched.
     pub packed: Option<IndexFile>,
     /// The file once it is unpacked.
     pub plain: Option<IndexFile>,
+}
+
+impl Table {
+    /// Returns what the index with this name is made of, packed or not; `None` if it is another.
+    pub fn of(name: &str) -> Option<Self> {
+        let (plain, _) = Compression::split(name);
+        let (folder, last) =
+            plain.rsplit_once('/').map_or(("", plain), |(folder, last)| (folder, last));
+        match last {
+            "Packages" => Some(Self::Packages),
+            "Sources" => Some(Self::Sources),
+            "primary.xml" if folder.is_empty() => Some(Self::Primary),
+            _ => None,
+        }
+    }
 }
 
 /// Why bytes are not the file that was named.
@@ -71,7 +99,7 @@ impl FileError {
 
 impl IndexFile {
     /// Reads a file to its end, and checks that it is this one: for indexes of which nothing but
-    /// their being the vendor's is of interest, such as `Sources` and `Contents`.
+    /// their being the vendor's is of interest, such as `Contents`.
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@
 //! | What was signed of a clear-signed file? | [`clear_signed`] |
 //! | Which file of the archive has which digest? | [`packages`] |
 //! | How is an index packed, and how long may it get? | [`compression`] |
-//! | What are the fields of a stanza? | [`deb822`] |
+//! | What are the fields of a stanza, and of a record in XML? | [`deb822`], [`xml`] |
 //! | Which sources has this machine's own apt? | [`apt`] |
 //! | Why was something refused, in one word? | [`reason`] |
 
@@ -33,9 +33,10 @@ mod path;
 mod program;
 pub mod reason;
 pub mod release;
+pub mod xml;
 
 pub use compression::Compression;
-pub use index::{Index, IndexFile};
+pub use index::{Index, IndexFile, Table};
 pub use keyring::Keyring;
 pub use packages::Packages;
 pub use reason::Reason;

@@ -1,22 +1,27 @@
-//! Which file of the archive has which digest: a `Packages` index, read as a stream.
+//! Which file of the archive has which digest: a `Packages` or `Sources` index, or the `primary.xml` of
+//! an RPM repository, read as a stream.
 //!
 //! The bytes are hashed while they are unpacked and parsed, and the table is given out only once the
 //! whole was what the Release names. If it was not, that is the error, whatever the parser came
 //! upon before. What is kept is small: digest, length and path, some 120 bytes a package, so that
-//! Debian's `main` of 63,000 takes 8 MiB.
+//! Debian's `main` of 63,000 takes 8 MiB, and its sources with some 130,000 files 15 MiB.
+
+mod primary;
+mod stanzas;
 
 use std::io::{self, BufRead, Read};
 
 use sutler_protocol::Sha256Digest;
 
 use crate::compression::{PLAIN_BYTES_MAX, RATIO_MAX, unpacked};
-use crate::deb822::{Limits, Stanza, StanzaError, Stanzas};
-use crate::index::{Checked, FileError, Index, IndexFile};
+use crate::deb822::StanzaError;
+use crate::index::{Checked, FileError, Index, IndexFile, Table};
 use crate::path::confined;
 use crate::reason::Reason;
+use crate::xml::XmlError;
 
-/// Packages of one index, at most: four times Debian's `main`. What is kept of them stays below
-/// 32 MiB with names of their usual length.
+/// Files of one index, at most: four times Debian's `main`, twice its sources. What is kept of them
+/// stays below 32 MiB with names of their usual length.
 pub const PACKAGES_MAX: usize = 1 << 18;
 
 /// Bytes of all paths together, at most: four times Debian's `main`.
@@ -70,12 +75,15 @@ pub enum PackagesError {
     /// It is no stanzas.
     #[error("read the index's stanzas")]
     Stanza(#[source] StanzaError),
-    /// A stanza lacks a field.
+    /// It is no `primary.xml`.
+    #[error("read the index's records")]
+    Xml(#[source] XmlError),
+    /// A package lacks a field.
     #[error("the package at line {line} has no {field}")]
     Missing {
         /// The field.
         field: &'static str,
-        /// The stanza's first line, from 1.
+        /// The package's first line, from 1.
         line: u64,
     },
     /// A field is not what it should be.
@@ -83,13 +91,13 @@ pub enum PackagesError {
     Field {
         /// The field.
         field: &'static str,
-        /// The stanza's first line, from 1.
+        /// The package's first line, from 1.
         line: u64,
     },
     /// A path leads out of the archive.
-    #[error("the package at line {line} has a Filename that leads out of the archive")]
+    #[error("the package at line {line} has a file that leads out of the archive")]
     Path {
-        /// The stanza's first line, from 1.
+        /// The package's first line, from 1.
         line: u64,
     },
     /// A path is there twice, with two digests or lengths.
@@ -98,8 +106,8 @@ pub enum PackagesError {
         /// The path.
         path: String,
     },
-    /// There are more packages than [`PACKAGES_MAX`], or their paths are too long.
-    #[error("the index names more than {PACKAGES_MAX} packages, or too long ones")]
+    /// There are more files than [`PACKAGES_MAX`], or their paths are too long.
+    #[error("the index names more than {PACKAGES_MAX} files, or too long ones")]
     TooMany,
 }
 
@@ -110,6 +118,7 @@ impl PackagesError {
             Self::File(fault) => fault.reason(),
             Self::Bomb { .. }
             | Self::TooMany
+            | Self::Xml(XmlError::TooLong { .. })
             | Self::Stanza(StanzaError::LineTooLong { .. } | StanzaError::StanzaTooLong { .. }) => {
                 Reason::TooLarge
             }
@@ -131,7 +140,10 @@ impl Packages {
             let mut checked = Checked::new(reader, packed);
             let parsed = unpacked(&mut checked, index.compression)
                 .map_err(PackagesError::Unpack)
-                .and_then(|plain| parse(plain, plain_max, index.plain.map(|plain| plain.bytes)));
+                .and_then(|plain| {
+                    let wanted = index.plain.map(|plain| plain.bytes);
+                    parse(plain, index.table, plain_max, wanted)
+                });
             checked.finish()?;
             return parsed;
         }
@@ -139,7 +151,7 @@ impl Packages {
         let unpacked = unpacked(reader, index.compression).map_err(PackagesError::Unpack)?;
         let mut checked = Checked::new(unpacked, plain);
         let buffered = io::BufReader::new(&mut checked);
-        let parsed = parse(buffered, plain_max, Some(plain.bytes));
+        let parsed = parse(buffered, index.table, plain_max, Some(plain.bytes));
         // What cannot be unpacked cannot be hashed either.
         if let Err(PackagesError::Unpack(_)) = &parsed
             && !checked.failed()
@@ -193,23 +205,16 @@ fn plain_bytes_max(index: &Index) -> Option<u64> {
 /// Parses plain bytes, at most `bytes_max`, and exactly `wanted` where that is known.
 fn parse(
     plain: impl BufRead,
+    table: Table,
     bytes_max: u64,
     wanted: Option<u64>,
 ) -> Result<Packages, PackagesError> {
     let mut bounded = Bounded { reader: plain, left: bytes_max, is_over: false };
-    let mut stanzas = Stanzas::new(&mut bounded, Limits::INDEX);
-    let mut table = Packages { paths: String::new(), entries: Vec::new() };
-    let collected = loop {
-        match stanzas.next_stanza() {
-            Ok(Some(stanza)) => {
-                if let Err(fault) = table.push(&stanza) {
-                    break Err(fault);
-                }
-            }
-            Ok(None) => break Ok(()),
-            Err(StanzaError::Read { source, .. }) => break Err(PackagesError::Unpack(source)),
-            Err(other) => break Err(PackagesError::Stanza(other)),
-        }
+    let mut packages = Packages { paths: String::new(), entries: Vec::new() };
+    let collected = match table {
+        Table::Packages => stanzas::collect(&mut packages, &mut bounded, stanzas::package),
+        Table::Sources => stanzas::collect(&mut packages, &mut bounded, stanzas::source),
+        Table::Primary => primary::collect(&mut packages, &mut bounded),
     };
     if bounded.is_over {
         return Err(PackagesError::Bomb { bytes_max });
@@ -221,31 +226,25 @@ fn parse(
     {
         return Err(PackagesError::Short { wanted, found });
     }
-    table.sort()?;
-    Ok(table)
+    packages.sort()?;
+    Ok(packages)
+}
+
+/// Reads a plain number.
+fn number(text: &str) -> Option<u64> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { text.parse().ok() } else { None }
 }
 
 impl Packages {
-    fn push(&mut self, stanza: &Stanza<'_>) -> Result<(), PackagesError> {
-        let line = stanza.line();
-        let text = |field| match stanza.field(field) {
-            None => Err(PackagesError::Missing { field, line }),
-            Some(value) => {
-                std::str::from_utf8(value).map_err(|_| PackagesError::Field { field, line })
-            }
-        };
-        text("Package")?;
-        let path = confined(text("Filename")?).ok_or(PackagesError::Path { line })?;
-        let bytes = text("Size")?;
-        let bytes = Some(bytes).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-        let bytes = bytes.and_then(|text| text.parse().ok());
-        let bytes = bytes.ok_or(PackagesError::Field { field: "Size", line })?;
-        let sha256 = Sha256Digest::from_hex(text("SHA256")?)
-            .map_err(|_| PackagesError::Field { field: "SHA256", line })?;
+    /// Takes a file of the package at `line`.
+    fn push(&mut self, path: &str, file: IndexFile, line: u64) -> Result<(), PackagesError> {
+        let path = confined(path).ok_or(PackagesError::Path { line })?;
         let start = self.paths.len();
         if self.entries.len() == PACKAGES_MAX || start + path.len() > PATHS_BYTES_MAX {
             return Err(PackagesError::TooMany);
         }
+        let IndexFile { bytes, sha256 } = file;
         self.paths.push_str(path);
         self.entries.push(Entry { start: start as u32, len: path.len() as u16, bytes, sha256 });
         Ok(())

@@ -1,11 +1,12 @@
 //! The one file that a vendor signs: what it names, who signed it, and until when it is to be believed.
 //!
-//! A [`Release`] comes only out of [`verify_inrelease`] or [`verify_detached`]: whoever holds one holds
-//! the text that a key of the source's keyring signed, read after that was known, and valid at the
-//! `now` that was given. Valid-Until passes while it is held, so [`Release::is_valid`] asks again.
+//! A [`Release`] comes only out of [`verify_inrelease`], [`verify_detached`] or [`verify_repomd`]:
+//! whoever holds one holds the text that a key of the source's keyring signed, read after that was
+//! known, and valid at the `now` that was given. Valid-Until passes while it is held, so [`Release::is_valid`] asks again.
 
 mod date;
 mod parse;
+mod repomd;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,7 @@ use sutler_protocol::Sha256Digest;
 use crate::clear_signed::{self, ClearSigned, ShapeError};
 use crate::compression::Compression;
 use crate::gpgv::{self, SignatureError};
-use crate::index::{Index, IndexFile};
+use crate::index::{Index, IndexFile, Table};
 use crate::keyring::{Fingerprint, Keyring};
 use crate::reason::Reason;
 
@@ -30,9 +31,9 @@ pub const SIGNATURE_BYTES_MAX: usize = 64 * 1024;
 /// How far ahead of `now` a Release may be dated: apt's own bound (`Acquire::Max-FutureTime`).
 pub const AHEAD_MAX: Duration = Duration::from_secs(10);
 
-/// A verified Release.
+/// A verified Release, or the `repomd.xml` of an RPM repository.
 ///
-/// Names of files are relative to the folder that the Release lies in.
+/// Names of files are relative to the folder that it lies in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
     origin: Option<String>,
@@ -43,10 +44,21 @@ pub struct Release {
     architectures: Vec<String>,
     date: SystemTime,
     valid_until: Option<SystemTime>,
-    by_hash: bool,
+    hashed: Hashed,
     files: BTreeMap<String, IndexFile>,
     by_sha512: HashMap<[u8; 64], Vec<String>>,
     signers: Vec<Fingerprint>,
+}
+
+/// How files are to be had under names that hold their digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hashed {
+    /// Not at all, as far as is said.
+    No,
+    /// `FOLDER/by-hash/SHA256/HEX`, as in Debian's archives.
+    Folder,
+    /// `HEX-NAME`, as in RPM repositories.
+    Prefix,
 }
 
 /// Why a Release is not believed.
@@ -109,7 +121,7 @@ pub fn verify_inrelease(
 ) -> Result<Release, ReleaseError> {
     bounded(file, RELEASE_BYTES_MAX)?;
     let signed = ClearSigned::split(file).map_err(ReleaseError::Shape)?;
-    verify(&signed.text, signed.signature, keyring, now)
+    verify(&signed.text, signed.signature, keyring, now, parse::parse)
 }
 
 /// Verifies a `Release` with its `Release.gpg` against a source's keyring, and reads it.
@@ -125,10 +137,37 @@ pub fn verify_detached(
     keyring: &Keyring,
     now: SystemTime,
 ) -> Result<Release, ReleaseError> {
-    bounded(release, RELEASE_BYTES_MAX)?;
+    beside(release, signature, keyring, now, parse::parse)
+}
+
+/// Verifies the `repomd.xml` of an RPM repository with its `repomd.xml.asc`, and reads it.
+///
+/// Blocks while `gpgv` runs: milliseconds, at most [`gpgv::TIME_MAX`].
+///
+/// # Errors
+///
+/// [`ReleaseError`] if it is to vouch for nothing.
+pub fn verify_repomd(
+    file: &[u8],
+    signature: &[u8],
+    keyring: &Keyring,
+    now: SystemTime,
+) -> Result<Release, ReleaseError> {
+    beside(file, signature, keyring, now, repomd::parse)
+}
+
+/// Verifies a text with the signature that lies beside it.
+fn beside(
+    text: &[u8],
+    signature: &[u8],
+    keyring: &Keyring,
+    now: SystemTime,
+    read: fn(&[u8]) -> Result<Release, TextError>,
+) -> Result<Release, ReleaseError> {
+    bounded(text, RELEASE_BYTES_MAX)?;
     bounded(signature, SIGNATURE_BYTES_MAX)?;
     let signature = clear_signed::detached(signature).map_err(ReleaseError::Shape)?;
-    verify(release, signature, keyring, now)
+    verify(text, signature, keyring, now, read)
 }
 
 fn bounded(file: &[u8], bytes_max: usize) -> Result<(), ReleaseError> {
@@ -141,9 +180,10 @@ fn verify(
     signature: &[u8],
     keyring: &Keyring,
     now: SystemTime,
+    read: fn(&[u8]) -> Result<Release, TextError>,
 ) -> Result<Release, ReleaseError> {
     let signers = gpgv::verify(text, signature, keyring).map_err(ReleaseError::Signature)?;
-    let mut release = parse::parse(text).map_err(ReleaseError::Text)?;
+    let mut release = read(text).map_err(ReleaseError::Text)?;
     release.signers = signers;
     release.is_valid(now)?;
     Ok(release)
@@ -165,6 +205,16 @@ pub fn read_unverified(file: &[u8]) -> Result<Names, ReleaseError> {
     read.map(Names).map_err(ReleaseError::Text)
 }
 
+/// Reads what a `repomd.xml` names without asking who signed it, as [`read_unverified`].
+///
+/// # Errors
+///
+/// [`ReleaseError`] if it is none.
+pub fn read_unverified_repomd(file: &[u8]) -> Result<Names, ReleaseError> {
+    bounded(file, RELEASE_BYTES_MAX)?;
+    repomd::parse(file).map(Names).map_err(ReleaseError::Text)
+}
+
 /// What a Release names that nobody vouches for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names(Release);
@@ -178,6 +228,11 @@ impl Names {
     /// As [`Release::index`]. What is read of it fits together, and is no more believed than this.
     pub fn index(&self, name: &str) -> Option<Index> {
         self.0.index(name)
+    }
+
+    /// As [`Release::hashed_name`].
+    pub fn hashed_name(&self, name: &str) -> Option<String> {
+        self.0.hashed_name(name)
     }
 
     /// As [`Release::files`].
@@ -220,10 +275,17 @@ impl Release {
     }
 
     /// Returns the file that is asked for by `path` below the Release's folder: by its name, or by
-    /// `FOLDER/by-hash/SHA256/HEX` or `SHA512`, whether or not the Release announces them.
+    /// `FOLDER/by-hash/SHA256/HEX` or `SHA512`, whether or not the Release announces them; in an RPM
+    /// repository by `HEX-NAME`.
     pub fn resolve(&self, path: &str) -> Option<(&str, &IndexFile)> {
         if let Some((name, file)) = self.files.get_key_value(path) {
             return Some((name, file));
+        }
+        if self.hashed == Hashed::Prefix {
+            let (hex, name) = path.split_once('-')?;
+            let (name, file) = self.files.get_key_value(name)?;
+            let is_it = Sha256Digest::from_hex(hex).is_ok_and(|sha256| sha256 == file.sha256);
+            return is_it.then_some((name, file));
         }
         let (folder, rest) = match path.strip_prefix("by-hash/") {
             Some(rest) => ("", rest),
@@ -247,17 +309,34 @@ impl Release {
         }
     }
 
-    /// Returns the index with this name, with what the Release says of its packed and its plain form.
+    /// Returns the path below the Release's folder under which a file is to be had by its digest, if
+    /// the Release says that there is one.
+    pub fn hashed_name(&self, name: &str) -> Option<String> {
+        let digest = self.file(name)?.sha256.to_string();
+        let hex = digest.rsplit(':').next()?;
+        match self.hashed {
+            Hashed::No => None,
+            Hashed::Prefix => Some(format!("{hex}-{name}")),
+            Hashed::Folder => Some(match name.rsplit_once('/') {
+                Some((folder, _)) => format!("{folder}/by-hash/SHA256/{hex}"),
+                None => format!("by-hash/SHA256/{hex}"),
+            }),
+        }
+    }
+
+    /// Returns the index with this name, with what the Release says of its packed and its plain form;
+    /// `None` if it is none that says which file has which digest.
     pub fn index(&self, name: &str) -> Option<Index> {
         let (plain, compression) = Compression::split(name);
-        let packed = Some(*self.file(name)?);
-        Some(Index { compression, packed, plain: self.file(plain).copied() })
+        let (table, packed) = (Table::of(name)?, Some(*self.file(name)?));
+        Some(Index { table, compression, packed, plain: self.file(plain).copied() })
     }
 
     /// Returns the index whose plain form has this name, packed in a way that the Release does not
     /// know of, as apt does with its lists.
     pub fn repacked(&self, plain: &str, compression: Compression) -> Option<Index> {
-        Some(Index { compression, packed: None, plain: Some(*self.file(plain)?) })
+        let (table, plain) = (Table::of(plain)?, Some(*self.file(plain)?));
+        Some(Index { table, compression, packed: None, plain })
     }
 
     /// Returns the names of its indexes of packages, in every form that can be read here.
@@ -325,7 +404,7 @@ impl Release {
 
     /// Returns whether its indexes are also to be had by their digests (`Acquire-By-Hash`).
     pub fn is_by_hash(&self) -> bool {
-        self.by_hash
+        self.hashed != Hashed::No
     }
 
     /// Returns the keys that signed it and count.

@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use proptest::prelude::*;
 use sutler_feed::clear_signed::ClearSigned;
 use sutler_feed::deb822::{Limits, Stanzas};
-use sutler_feed::{Compression, Index, IndexFile, Keyring, Packages};
+use sutler_feed::{Compression, Index, IndexFile, Keyring, Packages, Table};
 use sutler_protocol::Sha256Digest;
 
 /// A reader that gives a few bytes at a time.
@@ -90,9 +90,9 @@ proptest! {
         let bytes = packed(&plain, compression);
         let plain = Some(file_of(&plain));
         for index in [
-            Index { compression, packed: Some(file_of(&bytes)), plain },
-            Index { compression, packed: Some(file_of(&bytes)), plain: None },
-            Index { compression, packed: None, plain },
+            Index { table: Table::Packages, compression, packed: Some(file_of(&bytes)), plain },
+            Index { table: Table::Packages, compression, packed: Some(file_of(&bytes)), plain: None },
+            Index { table: Table::Packages, compression, packed: None, plain },
         ] {
             let packages = Packages::read(Dripping { rest: &bytes, at_once }, &index).unwrap();
             let read: BTreeMap<String, IndexFile> =
@@ -112,7 +112,7 @@ proptest! {
     ) {
         let mut bytes = packed(&plain, compression);
         prop_assume!(!bytes.is_empty());
-        let index = Index { compression, packed: Some(file_of(&bytes)), plain: Some(file_of(&plain)) };
+        let index = Index { table: Table::Packages, compression, packed: Some(file_of(&bytes)), plain: Some(file_of(&plain)) };
         let place = place.index(bytes.len());
         bytes[place] ^= 1 << bit;
         let error = Packages::read(&*bytes, &index).unwrap_err();
@@ -125,7 +125,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..2000),
         compression in compression(),
     ) {
-        let index = Index { compression, packed: Some(file_of(&bytes)), plain: None };
+        let index = Index { table: Table::Packages, compression, packed: Some(file_of(&bytes)), plain: None };
         drop(Packages::read(&*bytes, &index));
         drop(ClearSigned::split(&bytes));
         drop(Keyring::parse(&bytes));

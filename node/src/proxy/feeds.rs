@@ -26,7 +26,7 @@ use url::Url;
 use super::durable;
 use super::flight::Label;
 use super::generation::{Files, Generation, Named, Suite};
-use super::kind;
+use super::kind::{self, Kind, Root};
 use super::settings::FeedConfig;
 use crate::status::FeedStatus;
 
@@ -35,6 +35,9 @@ const SUITES_MAX: usize = 256;
 
 /// Tables of packages of one generation, at most: components times architectures.
 const TABLES_MAX: usize = 64;
+
+/// The folder of the indexes of an RPM repository, below its root.
+const REPODATA: &str = "repodata/";
 
 /// The format of the file.
 const FORMAT: u32 = 1;
@@ -46,7 +49,7 @@ pub(super) struct Facts {
     pub(super) root: Content,
     /// What its origin said of it.
     pub(super) label: Label,
-    /// Its name: `InRelease`, or `Release`.
+    /// Its name: `InRelease`, `Release` or `repomd.xml`.
     pub(super) name: String,
     /// The detached signature, where the signed file has one.
     pub(super) signature: Option<(Content, Label)>,
@@ -58,6 +61,8 @@ pub(super) struct Facts {
     held: Mutex<BTreeMap<Sha256Digest, Content>>,
     /// What its indexes of packages say, by name.
     packages: Mutex<BTreeMap<String, Arc<Packages>>>,
+    /// Those that vouch for nothing, and why.
+    unread: Mutex<BTreeMap<String, Reason>>,
 }
 
 /// Why a signed file vouches for nothing.
@@ -138,6 +143,7 @@ impl Facts {
             names,
             held: Mutex::default(),
             packages: Mutex::default(),
+            unread: Mutex::default(),
         }
     }
 
@@ -154,6 +160,15 @@ impl Facts {
             (Err(_), None) => None,
         };
         found.map(|(_, file)| file.sha256)
+    }
+
+    /// Returns the path under which an index is to be had by its digest, if there is one.
+    pub(super) fn hashed_name(&self, name: &str) -> Option<String> {
+        match (&self.verified, &self.names) {
+            (Ok(release), _) => release.hashed_name(name),
+            (Err(_), Some(names)) => names.hashed_name(name),
+            (Err(_), None) => None,
+        }
     }
 
     /// Returns an index as this names it.
@@ -176,6 +191,11 @@ impl Facts {
         if tables.len() < TABLES_MAX || tables.contains_key(name) {
             tables.insert(name.to_owned(), Arc::new(packages));
         }
+    }
+
+    /// Takes note that an index of packages cannot be read.
+    pub(super) fn leave(&self, name: &str, reason: Reason) {
+        lock(&self.unread).insert(name.to_owned(), reason);
     }
 
     /// Returns whether an index of packages was read.
@@ -221,16 +241,21 @@ impl Feeds {
     pub(super) fn verify(
         &self,
         suite: &str,
+        root: Root,
         signed: &[u8],
         signature: Option<&[u8]>,
-        is_inline: bool,
         now: SystemTime,
     ) -> Result<Release, Unverified> {
         let keyring = self.keyring(suite)?;
-        let verified = match signature {
-            _ if is_inline => release::verify_inrelease(signed, &keyring, now),
-            Some(signature) => release::verify_detached(signed, signature, &keyring, now),
-            None => {
+        let verified = match (root, signature) {
+            (Root::InRelease, _) => release::verify_inrelease(signed, &keyring, now),
+            (Root::Release, Some(signature)) => {
+                release::verify_detached(signed, signature, &keyring, now)
+            }
+            (Root::Repomd, Some(signature)) => {
+                release::verify_repomd(signed, signature, &keyring, now)
+            }
+            (_, None) => {
                 let reason = Reason::Unsigned.as_str();
                 return Err(Unverified { reason, text: "it has no signature".to_owned() });
             }
@@ -259,7 +284,7 @@ impl Feeds {
 
     /// Returns the folder of a signed file, and its name, if there may be one more suite.
     pub(super) fn suite_of(&self, url: &Url) -> Option<(String, String)> {
-        if !kind::is_release(url.path()) || url.query().is_some() {
+        if !kind::is_root(url.path()) || url.query().is_some() {
             return None;
         }
         let (folder, name) = url.as_str().rsplit_once('/')?;
@@ -272,6 +297,11 @@ impl Feeds {
     /// Returns the newest generation of a suite.
     pub(super) fn current(&self, suite: &str) -> Option<Arc<Generation<Arc<Facts>>>> {
         lock(&self.places).get(suite)?.suite.current().cloned()
+    }
+
+    /// Returns the generation of a suite that a client is to be answered from.
+    pub(super) fn of(&self, suite: &str, client: IpAddr) -> Option<Arc<Generation<Arc<Facts>>>> {
+        lock(&self.places).get(suite)?.suite.of(client).cloned()
     }
 
     /// Takes note that a client was given the newest generation's signed file.
@@ -300,7 +330,7 @@ impl Feeds {
         // Of suites within suites the innermost; a query asks for something else.
         let (suite, place) = places.iter_mut().rev().find(|(suite, _)| text.starts_with(*suite))?;
         let path = &text[suite.len()..];
-        let named = if path.starts_with("by-hash/") || path.contains("/by-hash/") {
+        let named = if Kind::of(url.path()) == Kind::Hashed {
             let sha256 = place.suite.kept().find_map(|kept| kept.with.by_hash(path))?;
             place.suite.hashed(sha256, now)
         } else {
@@ -379,7 +409,7 @@ impl Feeds {
         }
         match suite.find("/dists/") {
             Some(at) => suite[..=at].to_owned(),
-            None => suite.to_owned(),
+            None => suite.strip_suffix(REPODATA).unwrap_or(suite).to_owned(),
         }
     }
 
@@ -431,6 +461,10 @@ impl Feeds {
                     Some(_) => facts.packages().iter().map(|table| table.len() as u64).sum(),
                     None => 0,
                 },
+                unread: lock(&facts.unread)
+                    .iter()
+                    .map(|(name, reason)| (name.clone(), reason.to_string()))
+                    .collect(),
             })
         };
         places.iter().filter_map(status).collect()

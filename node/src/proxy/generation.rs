@@ -103,7 +103,7 @@ impl<T> Suite<T> {
     }
 
     /// Returns the generation that a client is to be answered from.
-    fn of(&self, client: IpAddr) -> Option<&Arc<Generation<T>>> {
+    pub(super) fn of(&self, client: IpAddr) -> Option<&Arc<Generation<T>>> {
         let given = self.clients.get(&client).map(|(number, _)| *number);
         let kept = given.and_then(|number| self.kept().find(|kept| kept.number == number));
         kept.or(self.current())

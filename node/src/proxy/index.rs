@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use sutler_cache::{Content, Offer};
 use sutler_feed::release::{self, RELEASE_BYTES_MAX};
-use sutler_feed::{Compression, IndexFile, Packages};
+use sutler_feed::{IndexFile, Packages, Table};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -22,10 +22,11 @@ use super::feeds::{Facts, SavedSuite, Turned, lock};
 use super::flight::Label;
 use super::freshness::Wish;
 use super::generation::{Files, Named};
-use super::kind::Kind;
+use super::kind::{self, Kind, Root};
 use super::reply::{Found, From, Mark, Want};
 use super::server::{Server, now};
 use super::shelf::Shelved;
+use super::tables::tables;
 
 /// How long a client waits for a new generation before it is given the one before.
 const SWITCH_WAIT: Duration = Duration::from_secs(15);
@@ -42,18 +43,18 @@ impl Server {
         client: IpAddr,
         wish: Wish,
     ) -> Result<Found, Failed> {
-        let current = self.feeds.current(&suite);
-        if name == "Release.gpg"
-            && let Some(current) = &current
-            && let Some((content, label)) = &current.with.signature
+        if kind::is_signature(&name)
+            && let Some(given) = self.feeds.of(&suite, client)
+            && let Some((content, label)) = &given.with.signature
         {
-            // The one that belongs to the Release that it was given.
+            // The one that belongs to the signed file that it was given.
             let from = From::Store(content.clone(), None);
             return Ok(Found { from, label: label.clone(), mark: Mark::Hit });
         }
+        let current = self.feeds.current(&suite);
         // A suite is known by one signed file; the other form of it is cached like any index.
         let is_other = current.as_ref().is_some_and(|current| current.with.name != name);
-        if name == "Release.gpg" || is_other {
+        if kind::is_signature(&name) || is_other {
             return self.changing(url, Kind::Index, wish).await;
         }
         let found = self.changing(url, Kind::Index, wish).await?;
@@ -152,9 +153,9 @@ impl Server {
         root: Content,
         label: Label,
     ) -> Turned {
-        let signature = match name {
-            "Release" => self.signature(suite).await,
-            _ => None,
+        let signature = match Root::of(name).and_then(Root::signature) {
+            Some(signature) => self.signature(suite, signature).await,
+            None => None,
         };
         let root = (root, label);
         let Some((files, facts)) = self.believed(suite, name, root, signature).await else {
@@ -192,10 +193,8 @@ impl Server {
         let read = tokio::task::spawn_blocking(move || {
             let signed = whole(&root.0)?;
             let detached = signature.as_ref().and_then(|(content, _)| whole(content));
-            let is_inline = name == "InRelease";
-            let now = SystemTime::now();
-            let verified =
-                server.feeds.verify(&suite, &signed, detached.as_deref(), is_inline, now);
+            let (kind, now) = (Root::of(&name)?, SystemTime::now());
+            let verified = server.feeds.verify(&suite, kind, &signed, detached.as_deref(), now);
             let owned = |(name, file): (&str, &IndexFile)| (name.to_owned(), *file);
             let (files, names): (Files, _) = match &verified {
                 Ok(release) => (release.files().map(owned).collect(), None),
@@ -206,7 +205,12 @@ impl Server {
                         why = unverified.text,
                         "a feed vouches for nothing"
                     );
-                    let names = release::read_unverified(&signed).ok()?;
+                    let names = match kind {
+                        Root::Repomd => release::read_unverified_repomd(&signed).ok()?,
+                        Root::InRelease | Root::Release => {
+                            release::read_unverified(&signed).ok()?
+                        }
+                    };
                     (names.files().map(owned).collect(), Some(names))
                 }
             };
@@ -216,8 +220,8 @@ impl Server {
     }
 
     /// Fetches the detached signature of a suite.
-    async fn signature(self: &Arc<Self>, suite: &str) -> Option<(Content, Label)> {
-        let url = Url::parse(suite).ok()?.join("Release.gpg").ok()?;
+    async fn signature(self: &Arc<Self>, suite: &str, name: &str) -> Option<(Content, Label)> {
+        let url = Url::parse(suite).ok()?.join(name).ok()?;
         let found = self.changing(&url, Kind::Index, Wish::Checked).await.ok()?;
         self.settled(found).await.ok().flatten()
     }
@@ -243,12 +247,12 @@ impl Server {
         facts: &Facts,
     ) -> Result<Found, Failed> {
         let offer = if facts.vouches(SystemTime::now()) { Offer::Peers } else { Offer::Nobody };
-        // A client that asks by a hash does not need another.
-        let hashed = by_hash(suite, name, file).filter(|_| !url.path().contains("/by-hash/"));
-        let announced = facts.verified.as_ref().is_ok_and(sutler_feed::Release::is_by_hash);
         let (kind, sha256) = (Kind::Hashed, Some(file.sha256));
+        // A client that asks by a hash does not need another.
+        let named = Some(name).filter(|_| Kind::of(url.path()) != Kind::Hashed);
+        let hashed = named.and_then(|name| facts.hashed_name(name));
         // Under its name there may be another by now; under its digest there is only this one.
-        if let Some(hashed) = hashed.filter(|_| announced) {
+        if let Some(hashed) = hashed.and_then(|path| Url::parse(&format!("{suite}{path}")).ok()) {
             match self.lasting(&hashed, kind, sha256, offer, Want::Bytes).await {
                 Err(failed) if failed.is_final().is_some() => {}
                 found => return found,
@@ -334,7 +338,7 @@ impl Server {
         facts: Arc<Facts>,
     ) {
         let Some(table) = table else { return };
-        if is_table(name) {
+        if Table::of(name).is_some() {
             return self.read(suite, name, content, facts).await;
         }
         if let Some(file) = files.get(&table)
@@ -346,7 +350,7 @@ impl Server {
 
     /// Reads an index of packages.
     async fn read(self: &Arc<Self>, suite: &str, name: &str, content: Content, facts: Arc<Facts>) {
-        let (Some(index), true) = (facts.index(name), is_table(name)) else { return };
+        let Some(index) = facts.index(name) else { return };
         if facts.has_read(name) {
             return;
         }
@@ -362,6 +366,7 @@ impl Server {
             Ok(Err(error)) => {
                 let why = sutler_swarm::gateway::causes(&error);
                 warn!(suite, index = name, reason = %error.reason(), why, "an index vouches for nothing");
+                facts.leave(name, error.reason());
             }
             Err(error) => warn!(%error, "an index was not read"),
         }
@@ -420,55 +425,14 @@ impl Server {
                 let shelved = Shelved::of(content, &format!("{folder}{name}"))?;
                 Some((shelved.content, shelved.label))
             };
-            let signature = signature.and_then(|id| file(id.parse().ok()?, "Release.gpg"));
+            let beside = Root::of(&name).and_then(Root::signature);
+            let signature = signature.zip(beside);
+            let signature = signature.and_then(|(id, beside)| file(id.parse().ok()?, beside));
             Some((file(root, &name)?, signature))
         });
         let (root, signature) = found.await.ok()??;
         self.believed(suite, &saved.name, root, signature).await
     }
-}
-
-/// Returns the URL of an index under its digest.
-fn by_hash(suite: &str, name: &str, file: IndexFile) -> Option<Url> {
-    let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let digest = file.sha256.to_string();
-    let hex = digest.rsplit(':').next()?;
-    let slash = if folder.is_empty() { "" } else { "/" };
-    Url::parse(&format!("{suite}{folder}{slash}by-hash/SHA256/{hex}")).ok()
-}
-
-/// Returns whether a name is that of an index of packages.
-fn is_table(name: &str) -> bool {
-    let (plain, _) = Compression::split(name);
-    plain == "Packages" || plain.ends_with("/Packages")
-}
-
-/// Returns the index of packages of each folder from which something was asked for: the form that
-/// was asked for, or else the smallest.
-fn tables(files: &Files, asked: &[String]) -> Vec<String> {
-    let mut tables: Vec<String> = Vec::new();
-    for name in asked {
-        let plain = if is_table(name) {
-            Compression::split(name).0.to_owned()
-        } else if let Some(folder) = folder_of_packages(name) {
-            format!("{folder}Packages")
-        } else {
-            continue;
-        };
-        if tables.iter().any(|table| Compression::split(table).0 == plain) {
-            continue;
-        }
-        let forms = Compression::ALL.iter().map(|form| format!("{plain}{}", form.suffix()));
-        let own = Some(name.clone()).filter(|name| is_table(name));
-        tables.extend(own.into_iter().chain(forms).find(|form| files.contains_key(form)));
-    }
-    tables
-}
-
-/// Returns the folder of an index of packages that a name belongs to, such as that of differences.
-fn folder_of_packages(name: &str) -> Option<&str> {
-    let at = name.find("/Packages.diff/").map(|at| at + 1);
-    at.map(|at| &name[..at])
 }
 
 /// Returns the bytes of a small content.
@@ -495,53 +459,5 @@ impl Read for ContentReader {
         read.map_err(std::io::Error::other)?;
         self.at += count;
         Ok(count as usize)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sutler_protocol::Sha256Digest;
-
-    use super::*;
-
-    #[test]
-    fn one_index_of_packages_is_read_for_each_folder_that_clients_follow() {
-        let file = IndexFile { bytes: 1, sha256: Sha256Digest::from_bytes([1; 32]) };
-        let names = [
-            "main/binary-amd64/Packages",
-            "main/binary-amd64/Packages.gz",
-            "main/binary-amd64/Packages.xz",
-            "main/binary-arm64/Packages.gz",
-            "main/source/Sources.xz",
-            "Packages.gz",
-        ];
-        let files: Files = names.iter().map(|name| ((*name).to_owned(), file)).collect();
-        let tables = |asked: &[&str]| {
-            let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
-            super::tables(&files, &asked)
-        };
-        assert_eq!(tables(&["main/binary-amd64/Packages.gz"]), ["main/binary-amd64/Packages.gz"]);
-        assert_eq!(
-            tables(&["main/binary-amd64/Packages.diff/Index", "main/binary-amd64/Packages.xz"]),
-            ["main/binary-amd64/Packages.xz"]
-        );
-        assert_eq!(
-            tables(&["main/binary-arm64/Packages.diff/x.gz"]),
-            ["main/binary-arm64/Packages.gz"]
-        );
-        assert_eq!(tables(&["main/source/Sources.xz", "main/i18n/Translation-en"]), [""; 0]);
-        assert_eq!(tables(&["Packages.gz"]), ["Packages.gz"]);
-    }
-
-    #[test]
-    fn an_index_lies_under_its_digest_beside_its_name() {
-        let file = IndexFile { bytes: 1, sha256: Sha256Digest::from_bytes([0xab; 32]) };
-        let hex = "ab".repeat(32);
-        let url = |name| by_hash("http://a/dists/x/", name, file).map(String::from);
-        assert_eq!(
-            url("main/Release"),
-            Some(format!("http://a/dists/x/main/by-hash/SHA256/{hex}"))
-        );
-        assert_eq!(url("Packages"), Some(format!("http://a/dists/x/by-hash/SHA256/{hex}")));
     }
 }

@@ -68,9 +68,48 @@ pub(super) fn by_hash(path: &str) -> Option<&str> {
     is_hash.then_some(hex)
 }
 
-/// Returns whether a file is the signed root of a suite's indexes.
-pub(super) fn is_release(path: &str) -> bool {
-    matches!(path.rsplit('/').next(), Some("InRelease" | "Release" | "Release.gpg"))
+/// A file that names all indexes of a suite or a repository, and that a vendor signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Root {
+    /// `InRelease`, which holds its signature.
+    InRelease,
+    /// `Release`.
+    Release,
+    /// `repomd.xml`.
+    Repomd,
+}
+
+impl Root {
+    /// Returns what a file with this name is.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        match name {
+            "InRelease" => Some(Self::InRelease),
+            "Release" => Some(Self::Release),
+            "repomd.xml" => Some(Self::Repomd),
+            _ => None,
+        }
+    }
+
+    /// Returns the name of the file beside it that holds its signature.
+    pub(super) const fn signature(self) -> Option<&'static str> {
+        match self {
+            Self::InRelease => None,
+            Self::Release => Some("Release.gpg"),
+            Self::Repomd => Some("repomd.xml.asc"),
+        }
+    }
+}
+
+/// Returns whether a name is that of a signature beside a root.
+pub(super) fn is_signature(name: &str) -> bool {
+    matches!(name, "Release.gpg" | "repomd.xml.asc")
+}
+
+/// Returns whether a file is the root of a suite's or a repository's indexes, or its signature.
+pub(super) fn is_root(path: &str) -> bool {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_here = !name.starts_with("repomd") || folder.ends_with("/repodata");
+    is_here && (Root::of(name).is_some() || is_signature(name))
 }
 
 /// Returns what HTTP calls the bytes of such a file.
@@ -86,7 +125,7 @@ pub(super) fn media_type(path: &str) -> &'static str {
         Some("xml") => "text/xml",
         Some("html") => "text/html; charset=utf-8",
         Some("gpg" | "asc" | "sig") => "application/pgp-signature",
-        None if is_release(path) => "text/plain; charset=utf-8",
+        None if is_root(path) => "text/plain; charset=utf-8",
         _ => "application/octet-stream",
     }
 }
@@ -156,6 +195,21 @@ mod tests {
         assert_eq!(by_hash(&by_hash_path), Some(hash.as_str()));
         assert_eq!(by_hash(&by_hash_path[..by_hash_path.len() - 1]), None);
         assert_eq!(Kind::of(&format!("/repodata/{hash}-primary.xml.gz")), Kind::Hashed);
+    }
+
+    #[test]
+    fn roots_and_their_signatures_are_told_from_what_is_called_alike() {
+        for path in
+            ["/dists/x/InRelease", "/Release", "/x/Release.gpg", "/fedora/repodata/repomd.xml"]
+        {
+            assert!(is_root(path), "{path}");
+        }
+        for path in
+            ["/repomd.xml", "/x/repomd.xml.asc", "/repodata/repomd.xml.key", "/dists/x/Packages"]
+        {
+            assert!(!is_root(path), "{path}");
+        }
+        assert!(is_root("/fedora/repodata/repomd.xml.asc"));
     }
 
     #[test]

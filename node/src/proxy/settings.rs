@@ -54,11 +54,12 @@ pub struct HttpProxyConfig {
     pub write_timeout_ms: NonZeroU64,
 }
 
-/// A suite and who signs it.
+/// A suite or an RPM repository, and who signs it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeedConfig {
-    /// The folder of its Release, such as `http://deb.debian.org/debian/dists/trixie`.
+    /// The folder of its Release, such as `http://deb.debian.org/debian/dists/trixie`; of an RPM
+    /// repository its `baseurl`.
     pub url: String,
     /// The file of the keyring whose signatures count, binary or armored.
     pub keyring: PathBuf,
@@ -116,7 +117,8 @@ fn private_networks() -> Vec<Network> {
 impl FeedConfig {
     /// Returns whether it is about the suite in this folder, which ends with a slash.
     pub(super) fn is_for(&self, suite: &str) -> bool {
-        suite.strip_suffix('/') == Some(self.url.trim_end_matches('/'))
+        let (own, folder) = (self.url.trim_end_matches('/'), suite.trim_end_matches('/'));
+        folder == own || folder.strip_suffix("/repodata") == Some(own)
     }
 }
 
@@ -164,6 +166,16 @@ mod tests {
         for address in ["8.8.8.8", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8", "100.64.0.1"] {
             assert!(!served(address), "{address}");
         }
+    }
+
+    #[test]
+    fn a_feed_is_named_by_the_folder_that_clients_know_it_by() {
+        let of = |url: &str| FeedConfig { url: url.to_owned(), keyring: PathBuf::new() };
+        assert!(of("http://a/dists/x").is_for("http://a/dists/x/"));
+        assert!(of("http://a/el9/").is_for("http://a/el9/repodata/"));
+        assert!(of("http://a/el9/repodata").is_for("http://a/el9/repodata/"));
+        assert!(!of("http://a/el").is_for("http://a/el9/repodata/"));
+        assert!(!of("http://a/el9").is_for("http://a/el9/other/"));
     }
 
     #[test]

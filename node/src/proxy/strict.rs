@@ -31,7 +31,7 @@ pub(super) struct Strict {
 
 /// What a connection's bytes were so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Lines {
+pub(super) struct Lines {
     last: u8,
     /// Bytes of this line so far, without its end; more than the word counts are not counted.
     column: usize,
@@ -123,7 +123,7 @@ impl AsyncWrite for Strict {
 
 impl Lines {
     /// Reads on; returns whether it can be nothing but heads whose lines end as they should.
-    fn read(&mut self, bytes: &[u8]) -> bool {
+    pub(super) fn read(&mut self, bytes: &[u8]) -> bool {
         bytes.iter().all(|byte| self.is_tunnel || self.step(*byte))
     }
 

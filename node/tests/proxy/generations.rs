@@ -134,3 +134,59 @@ async fn a_release_that_nobody_understands_is_passed_on_as_it_is() {
     // What fits together is still there for who began with it.
     assert!(get(node.proxy, &origin.url(&format!("{SUITE}/{NAME}")), INSIST).await.body == old);
 }
+
+/// Publishes an RPM repository whose index of packages is this; its name holds its digest or not.
+fn publish_rpms(origin: &Origin, number: u32, index: &[u8], is_unique: bool) -> (String, String) {
+    let prefix = if is_unique { format!("{}-", hex(index)) } else { String::new() };
+    let location = format!("repodata/{prefix}primary.xml.gz");
+    let root = format!(
+        "<?xml version=\"1.0\"?>\n<repomd xmlns=\"http://linux.duke.edu/metadata/repo\">\n\
+         <revision>{number}</revision><data type=\"primary\"><checksum type=\"sha256\">{}</checksum>\
+         <location href=\"{location}\"/><timestamp>{number}</timestamp><size>{}</size></data></repomd>",
+        hex(index),
+        index.len()
+    );
+    let tag = number.to_string();
+    origin.put("/el9/repodata/repomd.xml", root.as_bytes(), Some(&tag));
+    origin.put("/el9/repodata/repomd.xml.asc", signature(number).as_bytes(), Some(&tag));
+    origin.put(&format!("/el9/{location}"), index, Some(&tag));
+    (root, origin.url(&format!("/el9/{location}")))
+}
+
+/// What lies beside the `repomd.xml` of a release; who signed it does not matter here.
+fn signature(number: u32) -> String {
+    format!("the signature of {number}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // D5
+async fn no_client_mixes_a_repomd_with_the_index_of_another() {
+    for is_unique in [false, true] {
+        let (house, origin) = (House::new(), Origin::new().await);
+        let (old, new) = (bytes(50_000, 7), bytes(60_000, 8));
+        let node = house.node(&[&origin]);
+        let repomd = origin.url("/el9/repodata/repomd.xml");
+        let (first, old_index) = publish_rpms(&origin, 1, &old, is_unique);
+        assert_eq!(get_as(2, node.proxy, &repomd).await.text(), first);
+        assert!(get_as(2, node.proxy, &old_index).await.body == old);
+        assert_eq!(get_as(3, node.proxy, &repomd).await.text(), first);
+        assert_eq!(get_as(3, node.proxy, &repomd).await.mark(), "REVALIDATED");
+
+        let (second, new_index) = publish_rpms(&origin, 2, &new, is_unique);
+        if is_unique {
+            origin.remove(&old_index[old_index.find("/el9").unwrap()..]);
+        }
+        assert_eq!(get_as(4, node.proxy, &repomd).await.text(), second);
+        // It was here before the new repomd was given out.
+        let asked = origin.asked().len();
+        let reply = get_as(4, node.proxy, &new_index).await;
+        assert!(reply.body == new && reply.mark() == "HIT");
+        assert!(get_as(3, node.proxy, &old_index).await.body == old);
+        assert_eq!(origin.asked().len(), asked);
+        let beside = format!("{repomd}.asc");
+        assert_eq!(get_as(3, node.proxy, &beside).await.text(), signature(1));
+        assert_eq!(get_as(4, node.proxy, &beside).await.text(), signature(2));
+        assert_eq!(get_as(3, node.proxy, &repomd).await.text(), second);
+        assert!(get_as(3, node.proxy, &new_index).await.body == new);
+        assert_eq!(get_as(3, node.proxy, &beside).await.text(), signature(2));
+    }
+}

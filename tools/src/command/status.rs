@@ -99,6 +99,13 @@ fn show_proxy(proxy: &ProxyStatus, output: Output) -> Result<(), Stop> {
             feed.packages,
             why.unwrap_or_default()
         ))?;
+        for (index, reason) in &feed.unread {
+            output.line(format_args!(
+                "index     {}{} vouches for nothing: {reason}",
+                printable(&feed.url),
+                printable(index)
+            ))?;
+        }
     }
     Ok(())
 }

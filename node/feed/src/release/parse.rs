@@ -6,10 +6,11 @@ use std::time::SystemTime;
 
 use sutler_protocol::Sha256Digest;
 
-use super::{RELEASE_BYTES_MAX, Release, date};
+use super::{Hashed, RELEASE_BYTES_MAX, Release, date};
 use crate::deb822::{Limits, Stanza, StanzaError, Stanzas};
 use crate::index::IndexFile;
 use crate::path::{PATH_BYTES_MAX, confined};
+use crate::xml::XmlError;
 
 /// Files that a Release names, at most. Debian 12's names 1,516.
 pub const FILES_MAX: usize = 1 << 16;
@@ -27,6 +28,9 @@ pub enum TextError {
     /// It is no stanza.
     #[error(transparent)]
     Stanza(#[from] StanzaError),
+    /// It is no `repomd.xml`.
+    #[error(transparent)]
+    Xml(#[from] XmlError),
     /// It is empty, or more than one stanza.
     #[error("it is not one stanza")]
     NotOne,
@@ -97,6 +101,7 @@ fn read(stanza: &Stanza<'_>) -> Result<Release, TextError> {
         .into_iter()
         .map(|(name, (bytes, sha256))| (name, IndexFile { bytes, sha256 }))
         .collect();
+    let is_by_hash = text("Acquire-By-Hash")?.is_some_and(|value| value == "yes");
     let sha512 = list("SHA512", text("SHA512")?.unwrap_or_default(), sha512_of)?;
     Ok(Release {
         origin: owned("Origin")?,
@@ -107,7 +112,7 @@ fn read(stanza: &Stanza<'_>) -> Result<Release, TextError> {
         architectures: words("Architectures")?,
         date: instant("Date")?.ok_or(TextError::Missing { field: "Date" })?,
         valid_until: instant("Valid-Until")?,
-        by_hash: text("Acquire-By-Hash")?.is_some_and(|value| value == "yes"),
+        hashed: if is_by_hash { Hashed::Folder } else { Hashed::No },
         by_sha512: by_sha512(&files, sha512)?,
         files,
         signers: Vec::new(),
@@ -159,7 +164,8 @@ fn by_sha512(
     Ok(found)
 }
 
-fn number(text: &str) -> Option<u64> {
+/// Reads a plain number.
+pub(super) fn number(text: &str) -> Option<u64> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     if is_number { u64::from_str(text).ok() } else { None }
 }

@@ -1,11 +1,11 @@
-//! An index of packages, in every packing: no bytes make the reader panic or take memory without bound, and no path
+//! An index of packages or of sources, in every packing: no bytes make the reader panic or take memory without bound, and no path
 //! that it gives leads out of the archive.
 
 #![no_main]
 
 use aws_lc_rs::digest::{SHA256, digest};
 use libfuzzer_sys::fuzz_target;
-use sutler_feed::{Compression, Index, IndexFile, Packages};
+use sutler_feed::{Compression, Index, IndexFile, Packages, Table};
 use sutler_protocol::Sha256Digest;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -13,7 +13,12 @@ fuzz_target!(|bytes: &[u8]| {
     let compression = Compression::ALL[usize::from(*first) % Compression::ALL.len()];
     let sha256 = digest(&SHA256, rest).as_ref().try_into().expect("a SHA-256 has 32 bytes");
     let packed = IndexFile { bytes: rest.len() as u64, sha256: Sha256Digest::from_bytes(sha256) };
-    let index = Index { compression, packed: Some(packed), plain: None };
+    let table = match usize::from(*first) / Compression::ALL.len() % 3 {
+        0 => Table::Packages,
+        1 => Table::Sources,
+        _ => Table::Primary,
+    };
+    let index = Index { table, compression, packed: Some(packed), plain: None };
     let read = Packages::read(rest, &index);
     if let Ok(packages) = &read {
         for (path, file) in packages.iter() {

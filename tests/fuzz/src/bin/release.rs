@@ -13,6 +13,14 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(name.split('/').all(|part| !matches!(part, "" | "." | "..")), "{name:?}");
         }
     }
+    if let Ok(names) = release::read_unverified_repomd(bytes) {
+        for (name, file) in names.files() {
+            assert!(name.split('/').all(|part| !matches!(part, "" | "." | "..")), "{name:?}");
+            if let Some(hashed) = names.hashed_name(name) {
+                assert_eq!(names.resolve(&hashed).map(|(_, found)| found), Some(file));
+            }
+        }
+    }
     // One signed message and nothing else: with anything around it, it is none.
     if ClearSigned::split(bytes).is_ok() {
         for around in [[bytes, b"Origin: evil\n"].concat(), [b"Origin: evil\n", bytes].concat()] {
