@@ -74,10 +74,23 @@ impl AptRoot {
     ///
     /// If the disk refuses.
     pub fn follow(&self, name: &str, archive: &str, suite: &str, signer: &Signer) {
+        self.follow_types("deb", name, archive, suite, signer);
+    }
+
+    /// As [`AptRoot::follow`], for the sources of packages, too.
+    ///
+    /// # Panics
+    ///
+    /// If the disk refuses.
+    pub fn follow_sources(&self, name: &str, archive: &str, suite: &str, signer: &Signer) {
+        self.follow_types("deb deb-src", name, archive, suite, signer);
+    }
+
+    fn follow_types(&self, types: &str, name: &str, archive: &str, suite: &str, signer: &Signer) {
         let key = self.path(format!("etc/keys/{name}.asc"));
         fs::write(&key, signer.public_armored()).expect("a file");
         let source = format!(
-            "Types: deb\nURIs: {archive}\nSuites: {suite}\nComponents: main\nSigned-By: {}\n",
+            "Types: {types}\nURIs: {archive}\nSuites: {suite}\nComponents: main\nSigned-By: {}\n",
             key.display()
         );
         fs::write(self.path(format!("etc/sources.list.d/{name}.sources")), source).expect("a file");
@@ -149,6 +162,11 @@ impl AptRoot {
     /// Downloads packages into the folder `downloads`.
     pub fn download(&self, packages: &[&str]) -> Said {
         self.run(&[&["download"], packages].concat())
+    }
+
+    /// Downloads the sources of packages into the folder `downloads`.
+    pub fn source(&self, packages: &[&str]) -> Said {
+        self.run(&[&["source", "--download-only"], packages].concat())
     }
 
     /// Starts a command, to go on beside the test.

@@ -9,10 +9,11 @@
 //! | What if everything is killed, again and again? | [`torture`] |
 //! | What chance decides? | [`random`] |
 //! | What if a node is asked by HTTP? | [`proxy_node`] |
-//! | What does a client without Sutler do? | [`apt_root`] |
+//! | What does a client without Sutler do? | [`apt_root`], [`dnf_root`] |
 //! | What does a vendor sign, hold and serve? | [`vendor`] |
 
 pub mod apt_root;
+pub mod dnf_root;
 pub mod machine;
 pub mod program;
 pub mod proxy_node;

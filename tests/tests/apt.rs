@@ -115,6 +115,36 @@ fn what_one_apt_installs_comes_to_the_next_without_the_vendor() {
     }
 }
 
+// D5, R31
+#[test]
+fn the_sources_of_a_package_come_once_and_are_vouched_for_file_by_file() {
+    let scene = Scene::new(&Publication::default());
+    let files = scene.archive.add_source("main", "tool", "1.0", 200_000);
+    scene.archive.publish(&scene.signer, &Publication::default());
+    let node = scene.node();
+    let client = || {
+        let apt = node.client();
+        apt.follow_sources("house", &scene.origin.url("debian"), "stable", &scene.signer);
+        apt.update_well();
+        well(&apt.source(&["tool"]));
+        apt
+    };
+    client();
+    let before = scene.origin.asked_below("debian/").bytes;
+    let second = client();
+    assert_eq!(scene.origin.asked_below("debian/").bytes, before);
+    let rows = scene.machine.ok(["store", "ls", "--data", "node", "--json"]);
+    for path in &files {
+        let name = path.rsplit('/').next().unwrap();
+        assert!(
+            fs::read(second.path("downloads").join(name)).unwrap()
+                == fs::read(scene.archive.path(path)).unwrap()
+        );
+        let row = rows.lines().find(|row| row.contains(name)).unwrap();
+        assert!(row.contains("\"offered\":true"), "{row}");
+    }
+}
+
 #[test]
 fn a_new_release_reaches_clients_that_ask_for_it() {
     for publication in [Publication::default(), without_by_hash()] {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
@@ -113,8 +113,8 @@ impl Scene {
 }
 
 impl Node {
-    /// Asks for a URL as apt does, and returns the status and the body as far as it came.
-    fn get(&self, url: &str) -> (u16, Vec<u8>) {
+    /// Asks for a URL as apt does, and returns what answers.
+    fn ask(&self, url: &str) -> TcpStream {
         let host = url.split('/').nth(2).unwrap();
         let mut stream = TcpStream::connect(self.proxy).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -122,9 +122,14 @@ impl Node {
             "GET {url} HTTP/1.1\r\nHost: {host}\r\nCache-Control: max-age=0\r\nConnection: close\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).unwrap();
+        stream
+    }
+
+    /// Asks for a URL, and returns the status and the body as far as it came.
+    fn get(&self, url: &str) -> (u16, Vec<u8>) {
         let mut reply = Vec::new();
         // A body that is broken off ends like this.
-        drop(stream.read_to_end(&mut reply));
+        drop(self.ask(url).read_to_end(&mut reply));
         let head = reply.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
         let status = String::from_utf8_lossy(&reply[9..12]).parse().unwrap();
         (status, reply[head..].to_vec())
@@ -257,6 +262,62 @@ fn an_index_or_a_package_that_its_release_does_not_name_is_not_given_to_the_end(
     assert!(body.len() < tool.len(), "its end was given out");
     scene.origin.behave_well();
     assert!(node.get(&url) == (200, tool));
+}
+
+// R39, T14, T5
+#[test]
+fn an_index_that_is_signed_and_makes_no_sense_is_passed_on_and_vouches_for_nothing() {
+    let signer = Signer::new();
+    let plain = Publication { packed: vec!["xz"], ..Publication::default() };
+    let scene = Scene::new(&signer);
+    scene.archive.publish(&signer, &plain);
+    let index = scene.archive.path(format!("dists/stable/{}", packages()));
+    let good = fs::read_to_string(index.with_extension("")).unwrap();
+    let (path, text) = ("Filename: pool/main/tool", "Description: nothing");
+    assert!(good.contains(path) && good.contains(text));
+    let tool = scene.bytes(&scene.tool);
+    let node = scene.node();
+    for (what, reason, plain_index) in [
+        ("a path that leads out", "malformed", good.replace(path, "Filename: ../../etc/tool")),
+        ("a line of 50 MB", "too-large", good.replace(text, &"x".repeat(50_000_000))),
+        ("a truncated xz", "malformed", good.clone()),
+    ] {
+        fs::write(index.with_extension(""), plain_index).unwrap();
+        let xz = Command::new("xz").args(["-1", "--stdout"]).arg(index.with_extension("")).output();
+        let mut packed = xz.unwrap().stdout;
+        if what == "a truncated xz" {
+            packed.truncate(packed.len() / 2);
+        }
+        fs::write(&index, &packed).unwrap();
+        scene.archive.sign(&signer, &plain);
+        assert_eq!(node.get(&scene.url("InRelease")).0, 200, "{what}");
+        assert!(node.get(&scene.url(&packages())) == (200, packed), "{what}: not as it is");
+        let feed = scene.feed(what, |feed| feed["unread"][packages()] == reason);
+        assert_eq!((&feed["packages"], &feed["state"]), (&0.into(), &"verified".into()), "{what}");
+        assert!(node.get(&scene.origin.url(&scene.tool)) == (200, tool.clone()), "{what}");
+        assert_eq!(scene.row()["offered"], false, "{what}");
+    }
+}
+
+// R34
+#[test]
+fn a_node_that_is_killed_half_way_fetches_little_again() {
+    const SOME: usize = 200_000;
+    let signer = Signer::new();
+    let scene = Scene::new(&signer);
+    scene.archive.publish(&signer, &Publication::default());
+    let mut node = scene.node();
+    let (url, tool) = (scene.origin.url(&scene.tool), scene.bytes(&scene.tool));
+    scene.origin.behave(&scene.tool, Conduct::Stalls(SOME as u64));
+    // A client is given what the node has written, so this much it has.
+    node.ask(&url).read_exact(&mut vec![0; SOME]).unwrap();
+    end(&mut node.child, "KILL");
+    scene.origin.behave_well();
+    let node = scene.node();
+    assert!(node.get(&url) == (200, tool.clone()));
+    // A chunk, and what the vendor sent into the broken connection before it saw that.
+    let again = 65_536 + 2 * 16_384;
+    assert!(scene.origin.asked(&scene.tool).bytes <= (tool.len() + again) as u64);
 }
 
 #[test]

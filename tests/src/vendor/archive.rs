@@ -95,6 +95,40 @@ impl Archive {
         path
     }
 
+    /// Adds the source of a package, with `len` bytes of its own, and returns the paths of its files
+    /// below the root: what describes it, and what it is made of.
+    ///
+    /// # Panics
+    ///
+    /// If a program fails.
+    pub fn add_source(
+        &self,
+        component: &str,
+        name: &str,
+        version: &str,
+        len: usize,
+    ) -> [String; 2] {
+        let tar = format!("{name}_{version}.tar.xz");
+        let paths = [format!("{name}_{version}.dsc"), tar.clone()];
+        let paths = paths.map(|file| format!("pool/{component}/{file}"));
+        let bytes = bytes_of(len as u64, len);
+        fs::write(self.path(&paths[1]), bytes).expect("a file");
+        let sum = |program| {
+            let said = ok(Command::new(program).arg(self.path(&paths[1])));
+            let said = String::from_utf8(said).expect("text");
+            said.split(' ').next().expect("a digest").to_owned()
+        };
+        let text = format!(
+            "Format: 3.0 (native)\nSource: {name}\nBinary: {name}\nArchitecture: all\n\
+             Version: {version}\nMaintainer: Nobody <nobody@sutler.invalid>\n\
+             Checksums-Sha256:\n {} {len} {tar}\nFiles:\n {} {len} {tar}\n",
+            sum("sha256sum"),
+            sum("md5sum")
+        );
+        fs::write(self.path(&paths[0]), text).expect("a file");
+        paths
+    }
+
     /// Takes a package's file away, as a vendor does some time after its release.
     ///
     /// # Panics
@@ -123,7 +157,18 @@ impl Archive {
         let folder = self.path(self.suite_folder());
         for component in &self.components {
             self.write_packages(&folder, component, publication);
+            self.write_sources(&folder, component);
         }
+        self.sign(signer, publication);
+    }
+
+    /// Publishes the indexes as they lie there now, whatever somebody has made of them.
+    ///
+    /// # Panics
+    ///
+    /// If a program fails.
+    pub fn sign(&self, signer: &Signer, publication: &Publication) {
+        let folder = self.path(self.suite_folder());
         let text = self.release_text(&folder, publication);
         fs::write(folder.join("Release"), &text).expect("a file");
         if publication.by_hash {
@@ -178,6 +223,17 @@ impl Archive {
             };
             let bytes = ok(Command::new(program).arg("--stdout").arg(&plain));
             fs::write(plain.with_extension(packed), bytes).expect("a file");
+        }
+    }
+
+    fn write_sources(&self, folder: &Path, component: &str) {
+        let mut ftparchive = Command::new("apt-ftparchive");
+        ftparchive.args(["sources", &format!("pool/{component}")]).current_dir(&self.root);
+        let sources = ok(&mut ftparchive);
+        if !sources.is_empty() {
+            let folder = folder.join(component).join("source");
+            fs::create_dir_all(&folder).expect("a folder");
+            fs::write(folder.join("Sources"), sources).expect("a file");
         }
     }
 

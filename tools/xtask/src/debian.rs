@@ -13,7 +13,7 @@ struct Needed {
     purpose: &'static str,
 }
 
-const NEEDED: [Needed; 9] = [
+const NEEDED: [Needed; 12] = [
     Needed { program: "b3sum", package: "b3sum", purpose: "the other opinion on a content id" },
     Needed {
         program: "curl",
@@ -35,6 +35,17 @@ const NEEDED: [Needed; 9] = [
     Needed { program: "dpkg-deb", package: "dpkg", purpose: "the packages of throw-away archives" },
     Needed { program: "xz", package: "xz-utils", purpose: "packed indexes, as vendors pack them" },
     Needed { program: "zstd", package: "zstd", purpose: "packed indexes, as vendors pack them" },
+    Needed {
+        program: "rpmbuild",
+        package: "rpm",
+        purpose: "the packages of throw-away repositories",
+    },
+    Needed {
+        program: "createrepo_c",
+        package: "createrepo-c",
+        purpose: "the indexes of throw-away repositories",
+    },
+    Needed { program: "dnf", package: "dnf", purpose: "a client of the proxy that is not apt" },
 ];
 
 /// Sees to it that every needed program is there: installs it as root on Debian, else says how to.
