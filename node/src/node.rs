@@ -8,13 +8,13 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sutler_swarm::arrivals::Arrivals;
 use sutler_swarm::counters::Counters;
 use sutler_swarm::endpoint::BindError;
 use sutler_swarm::identity::{Identity, LoadError};
-use sutler_swarm::origin::{OriginConfig, Origins};
+use sutler_swarm::origin::{OriginConfig, Origins, ProxyEnvironment, Resolve, SystemResolver};
 use sutler_swarm::{Endpoint, Fetcher, Server, TransportConfig};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -51,6 +51,20 @@ pub struct Node {
     stop_bringing: CancellationToken,
 }
 
+/// What a node finds around it, and what a test puts something of its own in place of.
+pub struct Surroundings {
+    /// Resolves the names of origins. What it answers is judged as ever.
+    pub resolver: Arc<dyn Resolve>,
+    /// How long a content that is not kept stays after the last request for it.
+    pub linger: Duration,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { resolver: Arc::new(SystemResolver), linger: LINGER }
+    }
+}
+
 impl Node {
     /// Opens the store of `data` and every socket. Must be called within a tokio runtime; waits
     /// for the disk.
@@ -60,9 +74,24 @@ impl Node {
     /// Kind `usage` for the config, `store`, `refused` for the identity, `unreachable` where an
     /// address cannot be listened at.
     pub fn open(data: &DataFolder, listen: SocketAddr, config: &Config) -> Result<Self, Failure> {
+        Self::open_in(&Surroundings::default(), data, listen, config)
+    }
+
+    /// As [`Node::open`], in surroundings of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::open`].
+    pub fn open_in(
+        surroundings: &Surroundings,
+        data: &DataFolder,
+        listen: SocketAddr,
+        config: &Config,
+    ) -> Result<Self, Failure> {
         let proxy_at = config.http_proxy.listen;
         let sources = proxy_at.map(|_| Sources::ask(&config.http_proxy, &data.proxy()));
-        let origins = origins(&with_sources(&config.origin, sources.as_ref()))?;
+        let allowed = with_sources(&config.origin, sources.as_ref());
+        let origins = origins_by(&allowed, &surroundings.resolver)?;
         let store = OpenStore::open(data.clone(), &config.store)?;
         let endpoint = endpoint(data, listen, config.transport.clone())?;
         let address = endpoint.local_address().map_err(|error| {
@@ -76,7 +105,7 @@ impl Node {
             Some(origins.clone()),
             Arc::clone(&counters),
         );
-        let keep = if config.store.keep { Keep::Yes } else { Keep::For(LINGER) };
+        let keep = if config.store.keep { Keep::Yes } else { Keep::For(surroundings.linger) };
         let filler = Filler::new(fetcher.clone(), origins.clone(), keep);
         filler.vacate();
         let proxy = proxy_at.zip(sources).map(|(listen, sources)| {
@@ -242,7 +271,11 @@ fn with_sources(config: &OriginConfig, sources: Option<&Sources>) -> OriginConfi
 ///
 /// Kind `usage`, with all that is wrong.
 pub fn origins(config: &OriginConfig) -> Result<Origins, Failure> {
-    Origins::new(config).map_err(|error| {
+    origins_by(config, &Surroundings::default().resolver)
+}
+
+fn origins_by(config: &OriginConfig, resolver: &Arc<dyn Resolve>) -> Result<Origins, Failure> {
+    Origins::with(config, &ProxyEnvironment::of_process(), resolver).map_err(|error| {
         let causes = error.problems.iter().map(ToString::to_string).collect();
         Failure { causes, ..Failure::new(Kind::Usage, "use the [origin] part of the config") }
     })

@@ -30,9 +30,12 @@ pub use allow::{Reach, Refused};
 pub use body::OriginBody;
 pub use client::{Origins, REDIRECTS_MAX, Refreshed};
 pub use config::{AllowEntry, OriginConfig};
+pub use dial::SystemResolver;
 pub use error::{Blame, OriginConfigError, OriginError};
 pub use proxy::ProxyEnvironment;
 pub use reply::ReplyFault;
+/// How names become addresses, for who brings a resolver of his own.
+pub use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 pub use tunnel::TunnelError;
 pub use validators::Validators;
 

@@ -1,8 +1,13 @@
 //! Who is served, and where nobody is led.
 
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sutler_node::node::Surroundings;
+use sutler_swarm::origin::{Addrs, AllowEntry, Name, Resolve, Resolving};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -56,6 +61,67 @@ async fn an_origin_leads_nobody_inside() {
             assert_eq!(reply.status, 403, "{target}: {}", reply.text());
         }
     }
+    assert_eq!(inside.asked().len(), 0);
+}
+
+/// Answers each look-up with what it was told last, and counts them.
+#[derive(Default)]
+struct Rebinding {
+    answer: Mutex<Vec<IpAddr>>,
+    look_ups: AtomicU64,
+}
+
+impl Resolve for Rebinding {
+    fn resolve(&self, _: Name) -> Resolving {
+        self.look_ups.fetch_add(1, Ordering::Relaxed);
+        let answer = self.answer.lock().unwrap().clone();
+        let answer = answer.into_iter().map(|ip| SocketAddr::new(ip, 0));
+        Box::pin(async move { Ok(Box::new(answer) as Addrs) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // T16
+async fn a_name_that_leads_elsewhere_at_its_next_look_up_leads_nobody_inside() {
+    let (house, origin, inside) = (House::new(), Origin::new().await, Origin::new().await);
+    let root = format!("http://mirror.example:{}", inside.address.port());
+    let resolver = Arc::new(Rebinding::default());
+    let around = Surroundings { resolver: resolver.clone(), ..Surroundings::default() };
+    let mut config = config(&[&origin]);
+    config.http_proxy.allow.push(AllowEntry::public(&*root));
+    config.http_proxy.allow.push(AllowEntry::public("https://mirror.example"));
+    let node = house.node_in(&around, &house.folder(), &config);
+    for (number, answer) in [
+        // Nowhere at first, which is harmless; then this machine, its network, a cloud's secrets.
+        &[][..],
+        &["127.0.0.1"],
+        &["::1"],
+        &["169.254.169.254"],
+        &["::ffff:169.254.169.254", "::ffff:127.0.0.1"],
+        &["10.0.0.1", "192.168.0.1", "fd00::1"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let ips = answer.iter().map(|ip| ip.parse().unwrap());
+        *resolver.answer.lock().unwrap() = ips.collect();
+        // Another each time: what failed is not asked for again at once.
+        let path = format!("/pool/{number}_1.deb");
+        inside.put(&path, b"secret", Some("1"));
+        let asked = resolver.look_ups.load(Ordering::Relaxed);
+        let reply = get(node.proxy, &format!("{root}{path}"), "").await;
+        let status = if answer.is_empty() { 502 } else { 403 };
+        assert_eq!(reply.status, status, "{answer:?}: {}", reply.text());
+        assert!(resolver.look_ups.load(Ordering::Relaxed) > asked, "{answer:?}");
+    }
+    // Behind a redirect, and for a tunnel.
+    *resolver.answer.lock().unwrap() = vec!["127.0.0.1".parse().unwrap()];
+    let redirect =
+        format!("HTTP/1.1 302 Found\r\nLocation: {root}/pool/r_1.deb\r\nContent-Length: 0\r\n\r\n");
+    origin.put_raw("/pool/r_1.deb", &redirect);
+    assert_eq!(get(node.proxy, &origin.url("/pool/r_1.deb"), "").await.status, 403);
+    let mut client = Client::of(node.proxy).await;
+    client.send("CONNECT mirror.example:443 HTTP/1.1\r\nHost: mirror.example:443\r\n\r\n").await;
+    assert_eq!(client.reply().await.unwrap().status, 403);
     assert_eq!(inside.asked().len(), 0);
 }
 
@@ -130,8 +196,7 @@ async fn a_tunnel_leads_to_allowed_hosts_and_through_the_proxy_before_them() {
     let (house, gate) = (House::new(), TcpListener::bind("127.0.0.1:0").await.unwrap());
     let mut behind = config(&[]);
     behind.origin.proxy = Some(format!("http://anna:secret@{}", gate.local_addr().unwrap()));
-    behind.http_proxy.allow =
-        vec![sutler_swarm::origin::AllowEntry::public("https://esm.example/apps")];
+    behind.http_proxy.allow = vec![AllowEntry::public("https://esm.example/apps")];
     let node = house.node_with(&house.folder(), &behind);
     let passing = tokio::spawn(async move {
         let (mut stream, _) = gate.accept().await.unwrap();

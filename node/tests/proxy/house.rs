@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sutler_node::config::Config;
 use sutler_node::data::DataFolder;
-use sutler_node::node::Node;
+use sutler_node::node::{Node, Surroundings};
 use sutler_node::owner::OpenStore;
 use sutler_swarm::fetch::Fetcher;
 use sutler_swarm::identity::{Authority, LEAF_LIFETIME, Member, Validity, random_label};
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::origin::Origin;
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An organisation and its folders.
 pub(crate) struct House {
@@ -59,13 +59,19 @@ impl House {
 
     /// Starts a node on a folder, which may be that of one that was stopped.
     pub(crate) fn node_with(&self, dir: &Path, config: &Config) -> Running {
+        self.node_in(&Surroundings::default(), dir, config)
+    }
+
+    /// As [`House::node_with`], in surroundings of the test's own.
+    pub(crate) fn node_in(&self, around: &Surroundings, dir: &Path, config: &Config) -> Running {
         let data = DataFolder::new(dir);
         if !data.identity().exists() {
             let member = Member::Node { site: "cologne".parse().unwrap(), id: random_label() };
             let validity = Validity::from_now(LEAF_LIFETIME);
             self.authority.issue(member, validity, &data.identity()).unwrap();
         }
-        let node = Node::open(&data, "127.0.0.1:0".parse().unwrap(), config).unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let node = Node::open_in(around, &data, listen, config).unwrap();
         let (proxy, address) = (node.proxy_address().unwrap(), node.address());
         let http = node.http_address();
         let (owner, fetcher) = (node.owner().clone(), node.fetcher().clone());

@@ -58,7 +58,8 @@ pub(crate) struct Guard {
 }
 
 /// The system's resolver.
-pub(crate) struct SystemResolver;
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemResolver;
 
 impl Dial {
     /// Builds the clients, adding what is wrong to `problems`.
