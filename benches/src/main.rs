@@ -8,7 +8,7 @@
 //! | 2,000 small files | [`small`] |
 //! | One content to a crowd | [`fan_out`] |
 //! | A vendor's index, verified and parsed | [`index`] |
-//! | The caching proxy | [`proxy`] |
+//! | The caching proxy; a line that is slow | [`proxy`], [`mod@line`] |
 //! | A file into the store; a node that starts again | [`add`], [`restart`] |
 //! | How large, how often, on what? | [`scale`] |
 //! | What is it done with, and where? | [`ground`] |
@@ -24,6 +24,7 @@ mod fan_out;
 mod ground;
 mod index;
 mod large;
+mod line;
 mod nginx;
 mod process;
 mod program;
