@@ -57,7 +57,8 @@ pub enum BindError {
 }
 
 impl Endpoint {
-    /// Binds a UDP socket that both accepts and connects. Must be called within a tokio runtime.
+    /// Binds a UDP socket that both accepts and connects: nodes and agents are let in, and these and
+    /// control are asked. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
@@ -71,7 +72,7 @@ impl Endpoint {
         Self::bind_for(address, identity, transport, expect)
     }
 
-    /// As [`Endpoint::bind`], for whom `expect` says.
+    /// As [`Endpoint::bind`], where those are let in whom `accepts` says.
     ///
     /// # Errors
     ///
@@ -80,23 +81,24 @@ impl Endpoint {
         address: SocketAddr,
         identity: &Identity,
         transport: TransportConfig,
-        expect: Expect,
+        accepts: Expect,
     ) -> Result<Self, BindError> {
         let live = Live::default();
         let clock = TrustedClock::not_before(identity.begins());
-        let terms = Terms {
+        let terms = |expect| Terms {
             expect,
             clock: Arc::new(clock.clone()),
             revocations: live.revocations().clone(),
         };
-        let server = server_config_on(identity, terms.clone()).map_err(BindError::Tls)?;
+        let server = server_config_on(identity, terms(accepts)).map_err(BindError::Tls)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
         server
             .transport_config(transport.quinn_accepting())
             .max_incoming(INCOMING_MAX)
             .incoming_buffer_size(INCOMING_BYTES_EACH)
             .incoming_buffer_size_total(INCOMING_BYTES_MAX);
-        let client = client_config_on(identity, terms).map_err(BindError::Tls)?;
+        let serves = Expect::servers_of(identity.name().organisation().clone());
+        let client = client_config_on(identity, terms(serves)).map_err(BindError::Tls)?;
         let mut client = quinn::ClientConfig::new(Arc::new(client));
         client.transport_config(transport.quinn());
 

@@ -1,9 +1,23 @@
-//! Orders on the wire: what a machine passes on of the manifest, and what it takes in.
+//! Orders from machine to machine: what one passes on of the manifest, and what it takes in.
 //!
 //! A server is given one [`Orders`] and answers requests for documents, watches, denials and reports
-//! from it: control from its repository, a node and an agent from what they hold of it. Nothing here
-//! verifies anything: documents are judged by who fetches them, denials and reports by the
-//! [`Orders`] that takes them.
+//! from it: control from its repository, a node and an agent from the [`Board`] of what they believe. A
+//! [`Follower`] keeps that up to date from others, an [`Outbox`] hands reports on.
+//!
+//! | Question | Room |
+//! |---|---|
+//! | What does a server answer from? | [`Orders`], here |
+//! | What does a machine have of the orders? | [`Board`] |
+//! | How does it keep up? | [`Follower`] |
+//! | How is a manifest made whole? | [`manifest`] |
+//! | Where do documents lie that it passes on? | [`Mirror`] |
+//! | How do reports travel? | [`Outbox`] |
+
+mod board;
+mod follow;
+pub mod manifest;
+mod mirror;
+mod outbox;
 
 use std::io;
 use std::sync::Arc;
@@ -12,6 +26,11 @@ use bytes::Bytes;
 use sutler_protocol::frame::{PLACE_BYTES_MAX, Refusal, detail};
 use tokio::sync::watch;
 
+pub use self::board::{Board, DenyError, Reports};
+pub use self::follow::{FollowError, Follower, POLL_EVERY, SOURCES_MAX};
+pub use self::manifest::{Manifest, Statement, UpdateError};
+pub use self::mirror::Mirror;
+pub use self::outbox::Outbox;
 use crate::gateway::{causes, store_failed};
 use crate::identity::PeerName;
 

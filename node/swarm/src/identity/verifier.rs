@@ -185,6 +185,11 @@ impl Expect {
     pub fn peers_of(organisation: Organisation) -> Self {
         Self::new(organisation, [Role::Node, Role::Agent])
     }
+
+    /// Lets in every member of `organisation`: whoever is asked may be a node, an agent or control.
+    pub fn servers_of(organisation: Organisation) -> Self {
+        Self::new(organisation, [Role::Node, Role::Agent, Role::Control])
+    }
 }
 
 impl PeerVerifier {

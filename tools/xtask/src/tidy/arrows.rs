@@ -141,7 +141,7 @@ const PLACES: [Place; 14] = [
         foreign: NO_NETWORK,
         barred_paths: &["async", "std::net", "std::os::unix::net", "SystemTime::now"],
     },
-    Place::any(SWARM, "node/swarm", &[PROTOCOL, CACHE]),
+    Place::any(SWARM, "node/swarm", &[PROTOCOL, ORDERS, CACHE]),
     Place::any(ROLES[0], "node", &[PROTOCOL, ORDERS, CACHE, FEED, SWARM]),
     Place::any(ROLES[1], "node/agent", &[PROTOCOL, ORDERS, CACHE, SWARM]),
     Place::any(ROLES[2], "node/control", &[PROTOCOL, ORDERS, CACHE, FEED, SWARM, ROLLOUT]),
