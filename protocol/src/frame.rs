@@ -296,7 +296,7 @@ pub enum FrameError {
     },
 }
 
-/// What can be sent as a frame: [`Request`] and [`Answer`].
+/// What can be sent as a frame: [`Request`] and [`Answer`], and those of [`crate::join`].
 pub trait Frame: Serialize + DeserializeOwned + sealed::Sealed {}
 
 impl Frame for Request {}
@@ -306,6 +306,8 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for super::Request {}
     impl Sealed for super::Answer {}
+    impl Sealed for crate::join::JoinRequest {}
+    impl Sealed for crate::join::JoinAnswer {}
 }
 
 /// Returns the frame as bytes, its length field in front.

@@ -13,6 +13,7 @@
 //! | Which chunks? | [`ranges`] |
 //! | Are these the right bytes? | [`hash_list`] |
 //! | What do peers say to each other? | [`frame`] |
+//! | What does a machine say that becomes a member? | [`join`] |
 //! | Whom to ask for what, and when to give up? | [`fetch`] |
 //! | What to send next? | [`serve`] |
 //! | Why was a stream or connection ended? | [`close`] |
@@ -25,6 +26,7 @@ pub mod fetch;
 pub mod frame;
 pub mod geometry;
 pub mod hash_list;
+pub mod join;
 pub mod manifest;
 pub mod name;
 pub mod ranges;

@@ -11,6 +11,7 @@ use sutler_protocol::frame::{
     Answer, Body, ChunksRequest, Class, DocumentRequest, Frame, Holding, LENGTH_BYTES, Mismatch,
     News, Open, Opened, Refusal, Request, Resolve, decode, encode,
 };
+use sutler_protocol::join::{Join, JoinAnswer, JoinRefusal, JoinRequest};
 use sutler_protocol::{
     ChunkIndex, ChunkRanges, ContentId, Geometry, HashList, HashListBuilder, Sha256Digest,
 };
@@ -143,6 +144,36 @@ fn answers() -> Vec<(&'static str, Answer)> {
     answers.into_iter().chain(refused).collect()
 }
 
+fn join_requests() -> Vec<(&'static str, JoinRequest)> {
+    let join = Join {
+        statement: b"{}".to_vec(),
+        signature: vec![0xaa; 4],
+        secret: *b"0123456789abcdef",
+        csr: vec![0x30, 0],
+        replace: false,
+    };
+    vec![
+        ("join.join", JoinRequest::Join(join)),
+        ("join.renew", JoinRequest::Renew { csr: vec![0x30, 0] }),
+    ]
+}
+
+fn join_answers() -> Vec<(&'static str, JoinAnswer)> {
+    let chain = vec![vec![0x30, 0]];
+    let refused = JoinAnswer::Refused;
+    vec![
+        (
+            "join.joined",
+            JoinAnswer::Joined { chain: chain.clone(), roots: chain.clone(), root_bytes: 200 },
+        ),
+        ("join.renewed", JoinAnswer::Renewed { chain }),
+        ("join.held", JoinAnswer::Held { id: "a1".to_owned(), retry_ms: 5_000 }),
+        ("join.refused.used-up", refused(JoinRefusal::UsedUp)),
+        ("join.refused.csr", refused(JoinRefusal::Csr { detail: "no".to_owned() })),
+        ("join.refused.failed", refused(JoinRefusal::Failed { detail: "disk".to_owned() })),
+    ]
+}
+
 fn check_frame<F: Frame + PartialEq + std::fmt::Debug>(name: &str, frame: &F, faults: &mut String) {
     let written = encode(frame);
     let read = vectors().get(name).map(|text| bytes_of(text));
@@ -161,6 +192,12 @@ fn every_frame_of_the_page_is_what_the_code_writes() {
     for (name, frame) in answers() {
         check_frame(name, &frame, &mut faults);
     }
+    for (name, frame) in join_requests() {
+        check_frame(name, &frame, &mut faults);
+    }
+    for (name, frame) in join_answers() {
+        check_frame(name, &frame, &mut faults);
+    }
     assert!(faults.is_empty(), "SPEC.md should say:\n{faults}");
 }
 
@@ -170,6 +207,8 @@ fn every_vector_of_the_page_has_its_test() {
     let mut expected: Vec<&str> = others.to_vec();
     expected.extend(requests().iter().map(|(name, _)| name));
     expected.extend(answers().iter().map(|(name, _)| name));
+    expected.extend(join_requests().iter().map(|(name, _)| name));
+    expected.extend(join_answers().iter().map(|(name, _)| name));
     expected.sort_unstable();
     assert_eq!(vectors().into_keys().collect::<Vec<_>>(), expected);
 }

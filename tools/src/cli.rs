@@ -8,7 +8,9 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use sutler_node::failure::{Failure, Kind};
 
-use crate::command::{add, apt_proxy, dev, fetch, inspect, node, org, status, store};
+use crate::command::{
+    add, apt_proxy, dev, device, fetch, inspect, join, node, org, status, store, token,
+};
 use crate::exit;
 use crate::logging::{self, Verbosity};
 use crate::output::{Form, Output, Stop};
@@ -34,6 +36,14 @@ enum Command {
     /// Make an organisation's certificate authority, and identities of its members.
     #[command(subcommand)]
     Org(org::Org),
+    /// Make tokens by which machines may join.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Make this machine a member, by a token.
+    Join(join::Join),
+    /// See who has joined; accept, reject and retire machines.
+    #[command(subcommand)]
+    Device(device::Device),
     /// Put files or URLs into the store.
     Add(add::Add),
     /// Run a site node: serve the store, and fill it from its origins.
@@ -81,6 +91,9 @@ impl Command {
     fn run(self, output: Output) -> Result<(), Stop> {
         match self {
             Self::Org(org) => org.run(output),
+            Self::Token(token) => token.run(output),
+            Self::Join(join) => join.run(output),
+            Self::Device(device) => device.run(output),
             Self::Add(add) => add.run(output),
             Self::Node(node) => node.run(output),
             Self::Fetch(fetch) => fetch.run(output),

@@ -15,6 +15,7 @@
 //! | How is a change put together, and signed by several? | [`change`], [`draft`] |
 //! | What did approvers decide? | [`decision`] |
 //! | What lies in an organisation's folder? | [`organisation`] |
+//! | Who has joined, by which token, and who renews? | [`members`] |
 //! | How much may there be? | [`bounds`] |
 
 pub mod bounds;
@@ -24,6 +25,7 @@ pub mod draft;
 pub mod files;
 mod hashing;
 pub mod key;
+pub mod members;
 pub mod online;
 pub mod organisation;
 pub mod preset;
@@ -36,6 +38,7 @@ pub use change::{Change, Note};
 pub use draft::Draft;
 pub use hashing::Sha256;
 pub use key::{NamedKey, Passphrase};
+pub use members::Members;
 pub use online::OnlineKeys;
 pub use organisation::Folder;
 pub use repository::Repository;

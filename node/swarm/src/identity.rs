@@ -25,7 +25,7 @@
 
 mod authority;
 mod clock;
-mod files;
+pub(crate) mod files;
 mod load;
 mod name;
 mod refusal;
@@ -39,14 +39,18 @@ pub use authority::{
     LEAF_LIFETIME, Validity,
 };
 pub use clock::TrustedClock;
+pub(crate) use load::{CHAIN_FILE, KEY_FILE, ROOTS_FILE};
 pub use load::{Identity, LoadError, RenewError};
 pub use name::{
     LABEL_BYTES_MAX, Label, Member, NameError, Organisation, PeerName, Role, random_label,
 };
 pub use refusal::{HandshakeRefusal, RefusalCause, handshake_refusal};
+pub(crate) use revoked::hash;
 pub use revoked::{Credentials, KeyHash, Revocations, Revoked, key_hash};
+pub(crate) use tls::provider;
 pub use tls::{
     ALPN, SERVER_NAME, Terms, TlsError, client_config, client_config_on, client_config_with_clock,
     server_config, server_config_on, server_config_with_clock,
 };
 pub use verifier::{Expect, PeerNameError, PeerVerifier, VerifyError, peer_credentials, peer_name};
+pub(crate) use verifier::{check_tls13_signature, refused_tls12, schemes};

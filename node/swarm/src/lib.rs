@@ -7,6 +7,7 @@
 //! | Question | Room |
 //! |---|---|
 //! | Who is a peer, and who may ask at all? | [`identity`] |
+//! | How does a machine become a member? | [`enrol`] |
 //! | The one socket, and how it is set up | [`endpoint`], [`transport`] |
 //! | What does a server send? | [`serve`], [`gateway`] |
 //! | How is a content gathered? | [`fetch`], [`peer`] |
@@ -23,6 +24,7 @@ pub mod counters;
 pub mod disk;
 pub mod ended;
 pub mod endpoint;
+pub mod enrol;
 pub mod fetch;
 pub mod gateway;
 pub mod identity;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 use sutler_node::failure::{Failure, Kind};
 use sutler_swarm::identity::{
@@ -187,7 +189,7 @@ pub(crate) fn open(org_dir: &Path) -> Result<Authority, Failure> {
     })
 }
 
-fn not_issued(error: &IssueError) -> Failure {
+pub(crate) fn not_issued(error: &IssueError) -> Failure {
     let kind = match error {
         IssueError::Write { source, .. } => Kind::of_io(source, Kind::File),
         IssueError::Exists { .. } => Kind::File,
@@ -196,6 +198,15 @@ fn not_issued(error: &IssueError) -> Failure {
         IssueError::Certificate(_) => Kind::Internal,
     };
     Failure::from_error(kind, error)
+}
+
+/// Returns the roots that members of the authority believe: one at least, the first of which signs.
+pub(crate) fn roots(authority: &Authority) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let roots = CertificateDer::pem_slice_iter(authority.roots_pem().as_bytes());
+    match roots.collect::<Result<Vec<_>, _>>() {
+        Ok(roots) if !roots.is_empty() => Ok(roots),
+        _ => Err(Failure::new(Kind::File, "the authority's ca.pem holds no certificate")),
+    }
 }
 
 fn lifetime(days: Option<u32>, otherwise: Duration) -> Duration {

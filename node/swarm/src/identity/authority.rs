@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CidrSubnet, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    NameConstraints, PKCS_ED25519, PublicKeyData, SanType,
+    NameConstraints, PKCS_ED25519, PublicKeyData, SanType, SigningKey,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -187,6 +187,18 @@ impl Validity {
         Self::starting(SystemTime::now(), lifetime)
     }
 
+    /// Cut to begin at `time` at the earliest: certificates before it may be revoked.
+    #[must_use]
+    pub fn no_sooner_than(self, time: SystemTime) -> Self {
+        Self { not_before: self.not_before.max(time), not_after: self.not_after.max(time) }
+    }
+
+    /// Cut to end at `time` at the latest: when the authority does.
+    #[must_use]
+    pub fn no_later_than(self, time: SystemTime) -> Self {
+        Self { not_before: self.not_before, not_after: self.not_after.min(time) }
+    }
+
     /// Begins at `start`, a little back for clocks that are behind, and ends `lifetime` after it.
     pub fn starting(start: SystemTime, lifetime: Duration) -> Self {
         Self { not_before: start - CLOCK_SLACK, not_after: start + lifetime.min(LIFETIME_MAX) }
@@ -342,6 +354,18 @@ impl Authority {
         let name = PeerName::new(self.organisation.clone(), member);
         let certificate = self.sign(&name, validity, key)?;
         Ok(certificate.pem() + &self.above_pem)
+    }
+
+    /// Signs a statement with the authority's key, such as a token.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError::ByIntermediate`]: what lies at control signs nothing but certificates.
+    pub fn sign_statement(&self, statement: &[u8]) -> Result<Vec<u8>, IssueError> {
+        if self.is_intermediate() {
+            return Err(IssueError::ByIntermediate);
+        }
+        self.issuer.key().sign(statement).map_err(IssueError::Certificate)
     }
 
     /// Makes a key and a certificate for `member` in the folder `out`, which must be absent or empty,

@@ -11,18 +11,18 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 /// Bytes in one identity file, at most: a chain of a few certificates is 4 KiB.
-pub(super) const FILE_BYTES_MAX: u64 = 256 * 1024;
+pub(crate) const FILE_BYTES_MAX: u64 = 256 * 1024;
 
 /// A file to be written, and who may read it.
-pub(super) struct NewFile<'a> {
-    pub(super) name: &'a str,
-    pub(super) text: &'a str,
-    pub(super) readers: Readers,
+pub(crate) struct NewFile<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) text: &'a str,
+    pub(crate) readers: Readers,
 }
 
 /// Who may read a new file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Readers {
+pub(crate) enum Readers {
     /// Its owner.
     Owner,
     /// Whoever the folder lets in.
@@ -35,7 +35,7 @@ pub(super) enum Readers {
 ///
 /// [`io::ErrorKind::AlreadyExists`] if `dir` is there and is not an empty folder; otherwise what the
 /// file system said. Nothing is left behind.
-pub(super) fn create_folder(dir: &Path, files: &[NewFile<'_>]) -> io::Result<()> {
+pub(crate) fn create_folder(dir: &Path, files: &[NewFile<'_>]) -> io::Result<()> {
     let parent = match dir.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -65,6 +65,19 @@ pub(super) fn create_folder(dir: &Path, files: &[NewFile<'_>]) -> io::Result<()>
     sync_folder(parent)
 }
 
+/// Replaces the file in the folder `dir`, or makes it, in one step that survives a power cut.
+///
+/// # Errors
+///
+/// What the file system said; the old file is there still.
+pub(crate) fn replace(dir: &Path, file: &NewFile<'_>) -> io::Result<()> {
+    let staging = tempfile::Builder::new().prefix(".sutler-new-").tempdir_in(dir)?;
+    let new = staging.path().join(file.name);
+    write_new(&new, file)?;
+    fs::rename(&new, dir.join(file.name))?;
+    sync_folder(dir)
+}
+
 fn write_new(path: &Path, file: &NewFile<'_>) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -88,14 +101,14 @@ fn sync_folder(dir: &Path) -> io::Result<()> {
 /// # Errors
 ///
 /// What the file system said; [`io::ErrorKind::FileTooLarge`] beyond [`FILE_BYTES_MAX`].
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     read_capped(&File::open(path)?, &mut bytes)?;
     Ok(bytes)
 }
 
 /// What [`read_secret`] found.
-pub(super) enum Secret {
+pub(crate) enum Secret {
     /// The file's bytes, wiped when dropped.
     Bytes(Zeroizing<Vec<u8>>),
     /// Others than the owner may read or change the file, which has these permission bits.
@@ -107,7 +120,7 @@ pub(super) enum Secret {
 /// # Errors
 ///
 /// As [`read`].
-pub(super) fn read_secret(path: &Path) -> io::Result<Secret> {
+pub(crate) fn read_secret(path: &Path) -> io::Result<Secret> {
     let file = File::open(path)?;
     // Asked of the open file, not of its name: what is checked is what is read.
     if let Some(mode) = exposed(&file)? {

@@ -18,7 +18,7 @@ use rustls::sign::CertifiedKey;
 use super::files::{self, Secret};
 use super::name::{PeerName, Role};
 use super::shown::Shown;
-use super::verifier::{Expect, PeerVerifier, VerifyError, begins_of, name_of, parse};
+use super::verifier::{Expect, PeerVerifier, VerifyError, begins_of, ends_of, name_of, parse};
 
 /// Sets what is derived from a private key here apart from what anybody else derives from it.
 const DERIVATION: &[u8] = b"sutler/1 derived keys";
@@ -27,11 +27,11 @@ const DERIVATION: &[u8] = b"sutler/1 derived keys";
 pub(crate) const DERIVED_BYTES: usize = 32;
 
 /// The file of the member's certificate and any intermediates.
-pub(super) const CHAIN_FILE: &str = "chain.pem";
+pub(crate) const CHAIN_FILE: &str = "chain.pem";
 /// The file of the member's private key.
-pub(super) const KEY_FILE: &str = "key.pem";
+pub(crate) const KEY_FILE: &str = "key.pem";
 /// The file of the roots that the member believes.
-pub(super) const ROOTS_FILE: &str = "ca.pem";
+pub(crate) const ROOTS_FILE: &str = "ca.pem";
 
 /// A member's certificate, key and roots. Cheap to clone; it prints as its name and never as its key.
 #[derive(Clone)]
@@ -121,6 +121,20 @@ impl Identity {
         Self::load_at(dir, issued.unwrap_or(now))
     }
 
+    /// Loads the identity in the folder `dir` to renew it: one that has ended is checked as of its last
+    /// moment. Nobody but control's enrolment port lets it in.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub fn load_to_renew(dir: &Path) -> Result<Self, LoadError> {
+        let ends = certificates(&dir.join(CHAIN_FILE))?.first().and_then(ends);
+        match ends.filter(|ends| ends.as_secs() < UnixTime::now().as_secs()) {
+            Some(ended) => Self::load_at(dir, ended),
+            None => Self::load(dir),
+        }
+    }
+
     /// Loads the identity in the folder `dir` and checks it as of `now`.
     ///
     /// # Errors
@@ -178,11 +192,7 @@ impl Identity {
 
     /// Returns when the certificate ends.
     pub fn ends(&self) -> UnixTime {
-        let ends = self.chain.first().and_then(|leaf| {
-            let ends = parse(leaf).ok()?.validity().not_after.timestamp();
-            u64::try_from(ends).ok()
-        });
-        UnixTime::since_unix_epoch(Duration::from_secs(ends.unwrap_or(0)))
+        self.chain.first().and_then(ends).unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO))
     }
 
     /// Shows `renewed` in the place of this identity from now on: in every clone of it, and in each
@@ -212,6 +222,11 @@ impl Identity {
         derived
     }
 
+    /// Returns the certificate and key as they are shown now.
+    pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
+        self.shown.now()
+    }
+
     pub(super) fn shown(&self) -> Arc<Shown> {
         Arc::clone(&self.shown)
     }
@@ -225,6 +240,10 @@ impl fmt::Debug for Identity {
 
 fn begins(leaf: &CertificateDer<'static>) -> Option<UnixTime> {
     parse(leaf).ok().map(|leaf| begins_of(&leaf))
+}
+
+fn ends(leaf: &CertificateDer<'static>) -> Option<UnixTime> {
+    parse(leaf).ok().map(|leaf| ends_of(&leaf))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {

@@ -15,7 +15,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::name::{Member, PeerName};
-use super::verifier::{VerifyError, parse};
+use super::verifier::{VerifyError, parse, read_credentials};
 
 /// The SHA-256 of a public key as certificates hold it (`SubjectPublicKeyInfo`, DER).
 pub type KeyHash = [u8; 32];
@@ -37,6 +37,8 @@ pub struct Credentials {
     pub name: PeerName,
     /// When it begins.
     pub begins: UnixTime,
+    /// When it ends.
+    pub ends: UnixTime,
     /// Its key and those of the authorities above it.
     pub keys: Vec<KeyHash>,
 }
@@ -69,6 +71,16 @@ impl Revocations {
     }
 }
 
+impl Credentials {
+    /// Reads what a chain says, the leaf first; `None` if the leaf is no certificate of a member.
+    ///
+    /// Nothing is checked: the caller has had [`super::PeerVerifier`] do that, or wrote it itself. Of the others
+    /// the verifier passes over those that lead nowhere, and so does this.
+    pub fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        read_credentials(chain).ok()
+    }
+}
+
 /// Returns the hash of the key that a certificate is about.
 ///
 /// # Errors
@@ -91,7 +103,8 @@ mod tests {
 
     fn shown(name: &str, begins_secs: u64, keys: &[KeyHash]) -> Credentials {
         let name = name.parse().expect("a name");
-        Credentials { name, begins: at(begins_secs), keys: keys.to_vec() }
+        let (begins, ends) = (at(begins_secs), at(u64::from(u32::MAX)));
+        Credentials { name, begins, ends, keys: keys.to_vec() }
     }
 
     fn at(secs: u64) -> UnixTime {

@@ -167,12 +167,17 @@ pub fn peer_credentials(connection: &quinn::Connection) -> Result<Credentials, P
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
         .ok_or(PeerNameError::NoCertificate)?;
-    let leaf = chain.first().ok_or(PeerNameError::NoCertificate)?;
-    let leaf = parse(leaf).map_err(PeerNameError::Certificate)?;
-    let name = name_in(&leaf).map_err(PeerNameError::Certificate)?;
-    // Of the others the verifier passed over those that lead nowhere, and so does this.
+    if chain.is_empty() {
+        return Err(PeerNameError::NoCertificate);
+    }
+    read_credentials(&chain).map_err(PeerNameError::Certificate)
+}
+
+/// Reads what a chain says, the leaf first; nothing is checked.
+pub(super) fn read_credentials(chain: &[CertificateDer<'_>]) -> Result<Credentials, VerifyError> {
+    let leaf = parse(chain.first().ok_or(VerifyError::Unparsable)?)?;
     let keys = chain.iter().filter_map(|shown| key_hash(shown).ok()).collect();
-    Ok(Credentials { name, begins: begins_of(&leaf), keys })
+    Ok(Credentials { name: name_in(&leaf)?, begins: begins_of(&leaf), ends: ends_of(&leaf), keys })
 }
 
 impl Expect {
@@ -252,7 +257,8 @@ impl PeerVerifier {
         for issuer in &above {
             keys.push(key_hash(issuer)?);
         }
-        let shown = Credentials { name, begins: begins_of(&leaf), keys };
+        let (begins, ends) = (begins_of(&leaf), ends_of(&leaf));
+        let shown = Credentials { name, begins, ends, keys };
         if self.revocations.now().covers(&shown) {
             return Err(VerifyError::Revoked);
         }
@@ -291,10 +297,19 @@ pub(super) fn parse<'a>(
     }
 }
 
-/// Returns when a certificate begins; before 1970 is as good as 1970.
+/// Returns when a certificate begins.
 pub(super) fn begins_of(leaf: &X509Certificate<'_>) -> UnixTime {
-    let begins = leaf.validity().not_before.timestamp();
-    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(begins).unwrap_or(0)))
+    at(leaf.validity().not_before.timestamp())
+}
+
+/// Returns when a certificate ends.
+pub(super) fn ends_of(leaf: &X509Certificate<'_>) -> UnixTime {
+    at(leaf.validity().not_after.timestamp())
+}
+
+/// Before 1970 is as good as 1970.
+fn at(timestamp: i64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(timestamp).unwrap_or(0)))
 }
 
 fn check_usage(leaf: &X509Certificate<'_>) -> Result<(), VerifyError> {
@@ -470,11 +485,20 @@ impl ClientCertVerifier for PeerVerifier {
     }
 }
 
+/// Checks the signature of a handshake, by the algorithms that are accepted here.
+pub(crate) fn check_tls13_signature(
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    dss: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, rustls::Error> {
+    verify_tls13_signature(message, cert, dss, &ALGORITHMS)
+}
+
 /// Never reached, as QUIC has no TLS 1.2; refusing is what it must do if it ever were.
-fn refused_tls12() -> rustls::Error {
+pub(crate) fn refused_tls12() -> rustls::Error {
     PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into()
 }
 
-fn schemes() -> Vec<SignatureScheme> {
+pub(crate) fn schemes() -> Vec<SignatureScheme> {
     ALGORITHMS.supported_schemes()
 }
