@@ -57,3 +57,9 @@ pub const PATCH_TUESDAY_DAYS_MAX: u8 = 27;
 /// Hours that an online halt holds without an approver: long enough for a weekend, too short for a
 /// stolen key to stop an organisation (T30).
 pub const HALT_HOURS: i64 = 72;
+
+/// Seconds that a device's clock may be behind the newest statement: two honest clocks differ by this much.
+pub const CLOCK_BEHIND_SECONDS_MAX: i64 = 300;
+
+/// Seconds after a window's begin within which it starts where the start is enforced (R80).
+pub const ENFORCED_START_SECONDS: i64 = 60;

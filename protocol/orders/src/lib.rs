@@ -16,15 +16,21 @@
 //! | Whom is it for? | [`audience`], [`rings`], [`rule`], [`facts`] |
 //! | Where are they? | [`sites`] |
 //! | How do they behave, and when? | [`policies`], [`schedules`], [`recurrence`] |
+//! | When is the next window? | [`windows`] |
 //! | Who is let in no longer? | [`admission`] |
+//! | What is believed of all this? | [`vouched`] |
+//! | What does a device answer? | [`mod@evaluate`], [`answer`], [`mod@effective`] |
 //! | How much may there be? | [`bounds`] |
 
 pub mod admission;
+pub mod answer;
 pub mod approvals;
 pub mod audience;
 pub mod bounds;
 pub mod content;
 pub mod denial;
+pub mod effective;
+pub mod evaluate;
 pub mod facts;
 pub mod halts;
 pub mod order;
@@ -36,9 +42,13 @@ pub mod schedules;
 pub mod sites;
 pub mod standing;
 pub mod text;
+pub mod vouched;
+pub mod windows;
 
+pub use answer::{Answer, Reason, State};
 pub use approvals::Approvals;
 pub use content::Content;
+pub use evaluate::{Device, Now, evaluate};
 pub use facts::Facts;
 pub use halts::Halts;
 pub use order::{Body, Head, Kind, Order, OrderError};
@@ -48,3 +58,4 @@ pub use rule::Rule;
 pub use schedules::Schedules;
 pub use sites::Sites;
 pub use standing::Standing;
+pub use vouched::{Orders, Scope, Statement, Vouched};
