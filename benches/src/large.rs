@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use sutler_protocol::ContentId;
 
+use crate::beside;
 use crate::ground::Ground;
 use crate::nginx::Nginx;
 use crate::process::{Daemon, finish};
@@ -43,7 +43,7 @@ fn compare(scale: &Scale, mtu: Mtu) -> anyhow::Result<Table> {
     let (bare, bare_address) = Daemon::listening(&mut bare.command("bare-serve")?)?;
     let out = ground.path("out");
 
-    let sendme = scale.sendme().map(|program| offer(program, &file)).transpose()?;
+    let others = beside::all(scale, &ground, &file)?;
     let mut contestants = vec![
         Contestant::new("sutler --link", bytes, || {
             fetch(&program, &server, &address, content, &agent, &out, Written::Linked)
@@ -58,17 +58,8 @@ fn compare(scale: &Scale, mtu: Mtu) -> anyhow::Result<Table> {
             bare.sample(|| finish(&mut receive))
         }),
     ];
-    let into = ground.folder("received")?;
-    if let (Some(program), Some((server, ticket))) = (scale.sendme(), &sendme) {
-        contestants.push(Contestant::new("sendme", bytes, move || {
-            let mut receive = Command::new(program);
-            receive.arg("receive").arg(ticket).current_dir(&into);
-            let sample = server.sample(|| finish(&mut receive))?;
-            fs::remove_dir_all(&into)?;
-            fs::create_dir(&into)?;
-            Ok(sample)
-        }));
-    }
+    contestants
+        .extend(others.iter().map(|other| Contestant::new(other.name, bytes, || other.sample())));
     let title = format!("large: {} MiB to a verified file, {mtu}, {}", bytes >> 20, scale.place());
     let mut table = Table::of(title, scale.runs(), contestants)?;
     let wanted = match mtu {
@@ -78,6 +69,8 @@ fn compare(scale: &Scale, mtu: Mtu) -> anyhow::Result<Table> {
     table.compare("sutler --link", "nginx TLS, curl, b3sum", wanted);
     table.compare("sutler --link", "bare quinn, discarding", "at least 0.8 x");
     table.compare("sutler --link", "sendme", "at least 4 x");
+    table.compare("sutler --link", "iroh-blobs, moved", "at least 2 x");
+    table.compare("sutler", "iroh-blobs, copied", "at least 2 x");
     table.compare("sutler", "nginx TLS, curl, b3sum", wanted);
     table.note("`b3sum` maps the file, so its memory is that of the file.");
     Ok(table)
@@ -127,13 +120,4 @@ fn fetch(
     forget(agent)?;
     fs::remove_file(out)?;
     Ok(sample)
-}
-
-fn offer(sendme: &Path, file: &Path) -> anyhow::Result<(Daemon, String)> {
-    let mut send = Command::new(sendme);
-    send.arg("send").arg(file);
-    if let Some(folder) = file.parent().and_then(Path::parent) {
-        send.current_dir(folder);
-    }
-    Daemon::saying(&mut send, "sendme receive ")
 }

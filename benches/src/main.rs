@@ -12,13 +12,14 @@
 //! | A file into the store; a node that starts again | [`add`], [`restart`] |
 //! | How large, how often, on what? | [`scale`] |
 //! | What is it done with, and where? | [`ground`] |
-//! | The real program, and what users would pick instead | [`program`], [`nginx`] |
+//! | The real program, and what users would pick instead | [`program`], [`nginx`], [`beside`] |
 //! | Processes of ours: servers, clients, crowds | [`role`], [`crowd`], [`bare`] |
 //! | What did a program take? | [`process`] |
 //! | Who was how much faster? | [`table`] |
 
 mod add;
 mod bare;
+mod beside;
 mod crowd;
 mod fan_out;
 mod ground;

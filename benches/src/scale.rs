@@ -39,6 +39,10 @@ pub(crate) struct Scale {
     /// The program `sendme`, to measure beside ours; left out otherwise.
     #[arg(long, value_name = "FILE")]
     sendme: Option<PathBuf>,
+    /// A program that moves a file by iroh-blobs, to measure beside ours; `benches/README.md` says how
+    /// it is called.
+    #[arg(long, value_name = "FILE")]
+    iroh_blobs: Option<PathBuf>,
 }
 
 /// The path MTU of a measurement.
@@ -74,6 +78,11 @@ impl Scale {
     /// Returns the program `sendme`, where it was given.
     pub(crate) fn sendme(&self) -> Option<&Path> {
         self.sendme.as_deref()
+    }
+
+    /// Returns the program that moves a file by iroh-blobs, where one was given.
+    pub(crate) fn iroh_blobs(&self) -> Option<&Path> {
+        self.iroh_blobs.as_deref()
     }
 
     /// Returns how many clients each crowd has.
