@@ -17,7 +17,7 @@ use crate::ranges::{ChunkRange, ChunkRanges};
 
 /// Bytes that one step reads and sends, at most, unless one chunk has more: larger reads gain
 /// nothing, and they are what a slow reader makes us hold.
-pub const STEP_BYTES_MAX: u64 = 256 * 1024;
+pub const STEP_BYTES_MAX: u64 = 128 * 1024;
 
 /// How long a request waits for a chunk that is promised and does not come.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);

@@ -52,7 +52,7 @@ impl Default for TransportConfig {
             mtu_max: 6_500,
             stream_window_bytes: 8 << 20,
             connection_window_bytes: 16 << 20,
-            windows_bytes_max: 64 << 20,
+            windows_bytes_max: 32 << 20,
             socket_buffer_bytes: 4 << 20,
             idle_timeout_s: 30,
             handshake_timeout_ms: 2_400,
@@ -200,8 +200,8 @@ mod tests {
     fn windows_follow_the_number_of_clients() {
         let config = TransportConfig::default();
         assert_eq!(config.windows(1).send_bytes, 16 << 20);
-        assert_eq!(config.windows(16).send_bytes, 4 << 20);
-        assert_eq!(config.windows(200).send_bytes, (64 << 20) / 200);
+        assert_eq!(config.windows(16).send_bytes, 2 << 20);
+        assert_eq!(config.windows(200).send_bytes, 256 << 10);
         assert_eq!(config.windows(10_000).send_bytes, 256 << 10);
     }
 
