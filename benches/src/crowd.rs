@@ -83,7 +83,7 @@ async fn fetch_pieces(
         let mut stream = peer.chunks(request, place.end - place.start).await?;
         let mut wanted = piece.iter();
         loop {
-            let count = stream.next(&mut pieces).await?;
+            let count = stream.next(&mut pieces, usize::MAX).await?;
             if count == 0 {
                 break;
             }

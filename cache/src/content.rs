@@ -113,6 +113,11 @@ impl Content {
         self.0.state().had.clone()
     }
 
+    /// Returns whether a chunk is had.
+    pub fn has(&self, chunk: ChunkIndex) -> bool {
+        self.0.state().had.contains(chunk)
+    }
+
     /// Returns whether all of it is had, durable, and agrees with the vendor's digest, if one is
     /// claimed.
     pub fn is_complete(&self) -> bool {

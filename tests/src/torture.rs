@@ -9,14 +9,15 @@
 //! - *No wrong byte.* Every file under its own name hashes to its content id; at the end every
 //!   store is verified, and everything that was acknowledged is fetched once more by a fresh client.
 //! - *At most one chunk of each open request is fetched again.* After each kill the client's data
-//!   file is compared with the original, chunk by chunk (`survey`). A chunk of which some bytes
-//!   were written and not all is torn; there may be one for each request that was open. Every
-//!   whole one must count as `disk` in the next fetch that ends, to the byte: it is not fetched again.
-//!   A content of one chunk may be, as the one chunk of its one request.
+//!   file is compared with the original, chunk by chunk (`survey`). The client logs when it takes
+//!   the first byte of a chunk from its line: each such chunk must be there whole, but for one of
+//!   each request, whether it waited in memory or was torn. Every whole one must count as `disk` in
+//!   the next fetch that ends, to the byte: it is not fetched again. A content of one chunk may be,
+//!   as the one chunk of its one request.
 //!
-//! The survey cannot see what the killed process had in its memory and what was on its way to it.
-//! The node's own count of bytes sent shows those; the tally has them as `sent again`. They depend
-//! on the windows and the rate of the line, so they are reported and not judged.
+//! What was on its way to the killed process, in the windows of the transport and the buffers of the
+//! system, was not received. The node's own count of bytes sent shows that too; the tally has it as
+//! `sent again`. It depends on the rate of the line, so it is reported and not judged.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -66,6 +67,10 @@ pub struct Tally {
     pub torn_chunks: u64,
     /// The most that one kill has torn.
     pub torn_chunks_max: u64,
+    /// Chunks that a killed client had begun to receive, and that are fetched again.
+    pub lost_chunks: u64,
+    /// The most that one kill has cost.
+    pub lost_chunks_max: u64,
     /// Content bytes that the node sent more than once.
     pub sent_again_bytes: u64,
     /// How long all of it took.
@@ -141,6 +146,12 @@ impl fmt::Display for Tally {
             f,
             "{} chunks were torn, at most {} by one kill",
             self.torn_chunks, self.torn_chunks_max
+        )?;
+        writeln!(
+            f,
+            "{} chunks had begun to come and are fetched again, at most {} after one kill, at most one \
+             of a request",
+            self.lost_chunks, self.lost_chunks_max
         )?;
         write!(f, "{} bytes were on their way to the dead, and sent again", self.sent_again_bytes)
     }

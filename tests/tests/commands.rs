@@ -319,6 +319,9 @@ fn what_cannot_be_fetched_is_named_with_its_own_code() {
     // Within 3 s on a machine that does nothing else.
     assert!(started.elapsed() < Duration::from_secs(6));
     assert!(error.to_string().contains(&format!("UDP port {port}")), "{error}");
+    drop(silent);
+    let error = fetch(UNKNOWN, &format!("127.0.0.1:{port}"), exit::UNREACHABLE);
+    assert!(error.to_string().contains(&format!("nothing listens on UDP port {port}")), "{error}");
 
     machine.ok(["org", "init", "other", "--org", "other"]);
     let out = ["--site", "here", "--role", "agent", "--out", "stranger/identity"];

@@ -16,6 +16,9 @@ pub enum Ended {
     /// Nothing came for too long.
     #[error("nothing came from the peer for too long")]
     Silence,
+    /// The peer's process is gone: its machine refuses what is sent to the port.
+    #[error("nothing listens there any more")]
+    Nobody,
     /// The peer closed it, with this code of [`sutler_protocol::close::CloseCode`].
     #[error("the peer closed the connection with code {code}")]
     ByPeer {

@@ -14,6 +14,7 @@ use crate::identity::{
     Expect, Identity, PeerName, RenewError, Revoked, Terms, TlsError, TrustedClock,
     client_config_on, peer_credentials, server_config_on,
 };
+use crate::knock;
 use crate::live::Live;
 use crate::peer::{ConnectError, Peer};
 use crate::transport::TransportConfig;
@@ -26,6 +27,10 @@ const INCOMING_BYTES_MAX: u64 = 4 << 20;
 
 /// Bytes of early packets buffered for one handshake: a certificate chain and little more.
 const INCOMING_BYTES_EACH: u64 = 32 << 10;
+
+/// How long a port must have refused what was sent to it until nobody is believed to listen there: a
+/// node that is started anew is away for less.
+const AWAY_MIN: Duration = Duration::from_millis(800);
 
 /// How long a goodbye may take: it is one packet, and nobody has to answer it.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
@@ -155,16 +160,22 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]; silence is reported after the handshake time-out with the port in it.
+    /// [`ConnectError`]; silence is reported after the handshake time-out with the port in it, and a
+    /// port where nobody listens sooner.
     pub async fn connect(&self, address: SocketAddr) -> Result<Peer, ConnectError> {
         let connecting = self
             .quinn
             .connect(address, crate::identity::SERVER_NAME)
             .map_err(|source| ConnectError::Start { address, source })?;
-        let connection = tokio::time::timeout(self.transport.handshake_timeout(), connecting)
-            .await
-            .map_err(|_| ConnectError::Silent { address })?
-            .map_err(|source| ConnectError::of(address, source))?;
+        let connected = tokio::select! {
+            // Whichever is dropped: a handshake is given up then, and the others only wait.
+            connected = connecting => connected,
+            () = nobody_listens(address) => return Err(ConnectError::Nobody { address }),
+            () = tokio::time::sleep(self.transport.handshake_timeout()) => {
+                return Err(ConnectError::Silent { address });
+            }
+        };
+        let connection = connected.map_err(|source| ConnectError::of(address, source))?;
         let shown = peer_credentials(&connection)
             .map_err(|source| ConnectError::Name { address, source })?;
         let name = shown.name.clone();
@@ -196,6 +207,12 @@ impl Endpoint {
     pub(crate) fn transport(&self) -> &TransportConfig {
         &self.transport
     }
+}
+
+/// Waits until nobody can be believed to listen at an address; mostly for ever.
+async fn nobody_listens(address: SocketAddr) {
+    tokio::time::sleep(knock::WORTH_AFTER).await;
+    knock::refused(address, AWAY_MIN).await;
 }
 
 /// Lets a machine that was started anew end the connections of its last life at once: whoever still

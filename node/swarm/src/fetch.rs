@@ -7,7 +7,8 @@
 //! |---|---|
 //! | Who is there, and what do they have? | `introduce` |
 //! | One content from many sources | `drive` |
-//! | The bytes of one request, verified and stored | `receive` |
+//! | The bytes of one request, gathered into chunks | `receive` |
+//! | Verifying and writing them beside the network | `shelf` |
 //! | A content of which no hash list can be had | `whole` |
 //! | Many contents over one connection | `many` |
 //! | What happened, for people and auditors | `report` |
@@ -18,6 +19,7 @@ mod links;
 mod many;
 mod receive;
 mod report;
+mod shelf;
 mod whole;
 
 use std::fmt;
@@ -237,8 +239,7 @@ impl Fetcher {
     /// Fetches what is missing of a content, from all its sources together.
     ///
     /// Cancel-safe: what was stored stays stored, and the next fetch begins there. Dropping this, or
-    /// a kill, costs each open request the chunk that is on its way; and on a line that is faster
-    /// than the disk those whole ones that wait for the store, 512 KiB at most.
+    /// a kill, costs each open request one chunk at most.
     ///
     /// # Errors
     ///

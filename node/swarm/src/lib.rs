@@ -28,6 +28,7 @@ pub mod enrol;
 pub mod fetch;
 pub mod gateway;
 pub mod identity;
+mod knock;
 mod live;
 pub mod orders;
 pub mod origin;

@@ -18,7 +18,9 @@ use url::Url;
 use crate::ended::Ended;
 use crate::gateway::Filled;
 use crate::identity::{HandshakeRefusal, PeerName, PeerNameError};
+use crate::knock;
 use crate::live::Entered;
+use crate::transport::MTU_MAX;
 use crate::wire::{self, ReceiveError};
 
 mod orders;
@@ -63,6 +65,12 @@ pub enum ConnectError {
     /// Nothing came back.
     #[error("no answer from {address}: nothing listens there, or UDP port {} is blocked", .address.port())]
     Silent {
+        /// Whom.
+        address: SocketAddr,
+    },
+    /// The machine is there and refuses what is sent to the port.
+    #[error("nothing listens on UDP port {} of {}: start the node there", .address.port(), .address.ip())]
+    Nobody {
         /// Whom.
         address: SocketAddr,
     },
@@ -129,6 +137,8 @@ pub struct ChunkStream {
     left_bytes: u64,
     /// A revoked peer's stream ends too when nothing else of its connection is left.
     _entered: Arc<Entered>,
+    /// The most that comes in one piece: a datagram, or some that the transport has joined.
+    piece_bytes_max: usize,
 }
 
 impl Peer {
@@ -217,6 +227,7 @@ impl Peer {
                     stream,
                     left_bytes: bytes,
                     _entered: Arc::clone(&self.entered),
+                    piece_bytes_max: MTU_MAX.into(),
                 })
             }
             Answer::Chunks { .. } => {
@@ -310,23 +321,33 @@ impl Peer {
         tokio::select! {
             // Which of the two is dropped does not matter: the request ends with either.
             answer = self.receive(&mut receive) => Ok((answer?, receive)),
-            () = self.stays_silent(heard) => {
+            ended = self.stays_silent(heard) => {
                 self.close(CloseCode::Done);
-                Err(RequestError::Connection(Ended::Silence))
+                Err(RequestError::Connection(ended))
             }
         }
     }
 
-    /// Waits until a request would have been acknowledged by any living machine, and returns if
-    /// nothing has come since `heard` datagrams had.
+    /// Waits until a request would have been acknowledged by any living machine, or until nobody
+    /// listens at its address any more, and returns which if nothing has come since `heard` datagrams
+    /// had.
     ///
     /// Whether a kept connection still leads to anybody shows only when it is used: the word that
     /// ended it may have been lost, and to wait for the idle time-out would take half a minute.
-    async fn stays_silent(&self, heard: u64) {
-        tokio::time::sleep(ACKNOWLEDGED_WITHIN).await;
-        if self.connection.stats().udp_rx.datagrams > heard {
-            std::future::pending::<()>().await;
+    async fn stays_silent(&self, heard: u64) -> Ended {
+        let until = tokio::time::Instant::now() + ACKNOWLEDGED_WITHIN;
+        tokio::time::sleep(knock::WORTH_AFTER).await;
+        if self.connection.stats().udp_rx.datagrams == heard {
+            let ended = tokio::select! {
+                // Both only wait.
+                () = knock::refused(self.address, Duration::ZERO) => Ended::Nobody,
+                () = tokio::time::sleep_until(until) => Ended::Silence,
+            };
+            if self.connection.stats().udp_rx.datagrams == heard {
+                return ended;
+            }
         }
+        std::future::pending().await
     }
 
     async fn receive<F: Frame>(&self, stream: &mut RecvStream) -> Result<F, RequestError> {
@@ -366,19 +387,30 @@ impl ChunkStream {
     /// Receives the next bytes into `into`, whose buffers are replaced, and returns how many were;
     /// 0 once all that was promised has come.
     ///
+    /// Leaves to the transport what goes beyond `wanted` bytes. Only the first pieces that it has
+    /// joined into larger ones may bring more.
+    ///
     /// Cancel-safe: bytes leave the stream only when they are returned.
     ///
     /// # Errors
     ///
     /// [`RequestError::Broken`] if the stream ends early, [`RequestError::Connection`] if all of them
     /// do, [`RequestError::Violation`] if it does not end in time.
-    pub async fn next(&mut self, into: &mut [Bytes]) -> Result<usize, RequestError> {
-        let read = self.stream.read_chunks(into).await;
+    pub async fn next(&mut self, into: &mut [Bytes], wanted: usize) -> Result<usize, RequestError> {
+        let pieces = (wanted / self.piece_bytes_max).min(into.len());
+        let read = if pieces > 1 {
+            self.stream.read_chunks(&mut into[..pieces]).await
+        } else {
+            let read = self.stream.read_chunk(wanted, true).await;
+            read.map(|piece| piece.map(|piece| into[0] = piece.bytes).map(|()| 1))
+        };
         let count = match read.map_err(|error| self.broken(error))? {
             Some(count) => count,
             None if self.left_bytes == 0 => return Ok(0),
             None => return Err(RequestError::Broken(std::io::ErrorKind::UnexpectedEof.into())),
         };
+        let came = into[..count].iter().map(Bytes::len);
+        self.piece_bytes_max = came.fold(self.piece_bytes_max, usize::max);
         let bytes: u64 = into[..count].iter().map(|piece| piece.len() as u64).sum();
         self.left_bytes = self.left_bytes.checked_sub(bytes).ok_or_else(|| {
             // Stopping tells the sender; that it is gone already is no further trouble.

@@ -135,6 +135,22 @@ async fn other_bytes_at_the_origin_are_refused_and_the_content_stays_known() {
     assert!(node.machine.store.content(id).unwrap().is_some());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // N6
+async fn a_known_content_comes_from_an_origin_whatever_it_now_says_of_the_file() {
+    let (site, file) = (Site::new(), bytes(LEN, 23));
+    let origin = Origin::with(&[("/file", &file)]).await;
+    origin.put("/file", &file, Some("v1"));
+    let node = site.node(&origin);
+    let mut known = sutler_cache::Origin::at(origin.url("/file").as_str());
+    known.etag = Some("\"v1\"".to_owned());
+    let id = node.machine.import_and_evict_of(&file, known);
+    // The same bytes under another tag, as after a move to another server.
+    origin.put("/file", &file, Some("v2"));
+    let report = brought(site.agent().fetch(id, &[&node.machine]).await, &file);
+    assert_eq!(report.bytes_from(SourceKind::Node), file.len() as u64);
+    assert_eq!(origin.sent(), file.len() as u64, "and each byte once");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)] // D2, R34
 async fn an_origin_that_breaks_off_is_asked_for_the_rest() {
     let (site, file) = (Site::new(), bytes(LEN, 8));

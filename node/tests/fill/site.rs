@@ -194,15 +194,26 @@ impl Machine {
 
     /// Takes a file in that is said to come from `origin`.
     pub(crate) fn import(&self, bytes: &[u8], origin: Option<&Url>) -> ContentId {
-        let origins =
-            origin.map(|url| sutler_cache::Origin::at(url.as_str())).into_iter().collect();
-        let about = About { origins, ..About::default() };
+        self.import_of(bytes, origin.map(|url| sutler_cache::Origin::at(url.as_str())))
+    }
+
+    fn import_of(&self, bytes: &[u8], origin: Option<sutler_cache::Origin>) -> ContentId {
+        let about = About { origins: origin.into_iter().collect(), ..About::default() };
         self.store.import(ImportFrom::Stream(&mut &bytes[..]), &about).unwrap().content.id()
     }
 
     /// Knows a file that comes from `origin`, and has nothing of it.
     pub(crate) fn import_and_evict(&self, bytes: &[u8], origin: &Url) -> ContentId {
-        let id = self.import(bytes, Some(origin));
+        self.import_and_evict_of(bytes, sutler_cache::Origin::at(origin.as_str()))
+    }
+
+    /// Knows a file of which an origin has said something, and has nothing of it.
+    pub(crate) fn import_and_evict_of(
+        &self,
+        bytes: &[u8],
+        origin: sutler_cache::Origin,
+    ) -> ContentId {
+        let id = self.import_of(bytes, Some(origin));
         assert_eq!(self.store.evict(id).unwrap(), bytes.len() as u64);
         id
     }

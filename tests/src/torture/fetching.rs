@@ -114,24 +114,30 @@ impl Stage {
             None => {
                 self.tally.kills += 1;
                 self.tally.clients_killed += 1;
-                self.killed(number);
+                self.killed(number, &ended.stderr);
             }
             Some(0) => self.completed(number, ended),
             Some(_) => panic!("{ended:?}; {}", self.seed()),
         }
     }
 
-    fn killed(&mut self, number: usize) {
+    fn killed(&mut self, number: usize, log: &str) {
         let found = survey(&self.data_file(number), &self.items[number].bytes);
         let seed = self.seed();
         let exported = self.id_of_file(&out_of(number));
         let item = &mut self.items[number];
         assert!(exported.is_none_or(|id| id == item.id), "out has other bytes; {seed}");
         assert!(found.torn_chunks <= REQUESTS_MAX, "{found:?}; {seed}");
+        let lost = found.lost(log);
+        let is_bounded = lost.len() as u64 <= REQUESTS_MAX && lost.values().all(|of| of.len() <= 1);
+        assert!(is_bounded, "{lost:?} of {found:?}; {seed}");
         assert!(found.whole_bytes >= item.kept_bytes, "lost: {found:?}; {seed}");
         (item.kept_bytes, item.was_killed) = (found.whole_bytes, true);
         self.tally.torn_chunks += found.torn_chunks;
         self.tally.torn_chunks_max = self.tally.torn_chunks_max.max(found.torn_chunks);
+        let lost = lost.len() as u64;
+        self.tally.lost_chunks += lost;
+        self.tally.lost_chunks_max = self.tally.lost_chunks_max.max(lost);
     }
 
     /// Checks what a client said of an item that it has fetched, and the file that it wrote.

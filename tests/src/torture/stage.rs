@@ -128,9 +128,23 @@ impl Stage {
     /// Returns the arguments that fetch an item.
     pub(super) fn fetch_of(&self, number: usize) -> Vec<String> {
         let (id, out) = (self.items[number].id.to_string(), out_of(number));
-        ["fetch", &id, "--data", "agent", "--from", &self.address, "--out", &out, "--json"]
-            .map(str::to_owned)
-            .to_vec()
+        // Its log says of each chunk when the first byte of it came.
+        let log = "warn,sutler_swarm::fetch::receive=trace";
+        [
+            "--log",
+            log,
+            "fetch",
+            &id,
+            "--data",
+            "agent",
+            "--from",
+            &self.address,
+            "--out",
+            &out,
+            "--json",
+        ]
+        .map(str::to_owned)
+        .to_vec()
     }
 
     /// Lets the client begin anew, after a look at what it had.

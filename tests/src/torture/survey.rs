@@ -1,18 +1,43 @@
-//! What a killed client has left of a content in its data file, held against the original.
+//! What a killed client has left of a content in its data file, held against the original, and what
+//! it had begun to receive and has not left there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
 
+use serde_json::Value;
 use sutler_protocol::Geometry;
 
 /// What lies in a data file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Survey {
     /// Bytes of the chunks that are there whole.
     pub(super) whole_bytes: u64,
     /// Chunks of which something is there, and not all.
     pub(super) torn_chunks: u64,
+    /// Which chunks are there whole.
+    whole: BTreeSet<u64>,
+}
+
+impl Survey {
+    /// Returns for each request the chunks that it had begun to receive, as the client's log at
+    /// level `trace` says, and that are not there: those that are fetched again.
+    pub(super) fn lost(&self, log: &str) -> BTreeMap<u64, BTreeSet<u64>> {
+        let mut lost: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+        for line in log.lines() {
+            // The last one may have been cut by the kill.
+            let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
+            if event["message"] != "a chunk begins" {
+                continue;
+            }
+            let number = |name: &str| event[name].as_u64().expect("a number");
+            if !self.whole.contains(&number("chunk")) {
+                lost.entry(number("request")).or_default().insert(number("chunk"));
+            }
+        }
+        lost
+    }
 }
 
 /// Compares the data file at `path` with the original; one that is absent has nothing.
@@ -31,6 +56,7 @@ pub(super) fn survey(path: &Path, original: &[u8]) -> Survey {
         let there = &data[start..(start + right.len()).min(data.len())];
         if there == right {
             found.whole_bytes += right.len() as u64;
+            found.whole.insert(chunk as u64);
         } else if there != &zeros[..there.len()] {
             found.torn_chunks += 1;
         }
@@ -55,6 +81,20 @@ mod tests {
         data[CHUNK * 2 + 10..CHUNK * 3].fill(0);
         fs::write(&path, &data).expect("written");
         let found = survey(&path, &original);
-        assert_eq!(found, Survey { whole_bytes: CHUNK as u64 + 5, torn_chunks: 1 });
+        let whole = BTreeSet::from([0, 3]);
+        assert_eq!(found, Survey { whole_bytes: CHUNK as u64 + 5, torn_chunks: 1, whole });
+    }
+
+    #[test]
+    fn a_chunk_that_was_begun_and_is_not_there_is_lost() {
+        let found = Survey { whole: BTreeSet::from([0, 3]), ..Survey::default() };
+        let begins = |request: u64, chunk: u64| {
+            format!(r#"{{"message":"a chunk begins","request":{request},"chunk":{chunk}}}"#)
+        };
+        let other = r#"{"message":"a source is left"}"#.to_owned();
+        let cut = begins(9, 9)[..30].to_owned();
+        let log = [begins(0, 0), begins(0, 1), begins(1, 2), begins(1, 3), other, cut].join("\n");
+        let lost = BTreeMap::from([(0, BTreeSet::from([1])), (1, BTreeSet::from([2]))]);
+        assert_eq!(found.lost(&log), lost);
     }
 }

@@ -14,7 +14,7 @@ use sutler_cache::{About, CheckpointError, CompleteError, Content, CreateError};
 use sutler_protocol::fetch::{Ask, End, Event, Fetch, Outlook, RequestId, SourceId};
 use sutler_protocol::frame::{Body, ChunksRequest, Holding, Refusal};
 use sutler_protocol::geometry::ChunkIndex;
-use sutler_protocol::{ContentId, Geometry, Sha256Digest};
+use sutler_protocol::{ContentId, Sha256Digest};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{debug, info};
@@ -22,6 +22,7 @@ use tracing::{debug, info};
 use super::introduce::{Introduced, Link, Useless};
 use super::receive::{Ended, Happening, Receiving};
 use super::report::{FetchReport, Progress};
+use super::shelf::Shelf;
 use super::{FetchError, Fetcher, SourceAddress, Wanted, blocking};
 use crate::arrivals::Arrival;
 use crate::origin::Validators;
@@ -35,9 +36,10 @@ const TICK: Duration = Duration::from_millis(250);
 const REFRESH_TICKS: u32 = 2;
 
 /// How long a peer that owes something may be silent before it is asked whether it is still there.
-/// One that waits for its own source answers; one that was killed is found out by its silence, or
-/// by its next life, long before the connection's idle time-out.
-const PROBE_AFTER: Duration = Duration::from_secs(2);
+/// One that waits for its own source answers; one that was killed is found out by its machine, which
+/// refuses in its name, by its silence, or by its next life, long before the connection's idle
+/// time-out.
+const PROBE_AFTER: Duration = Duration::from_secs(1);
 
 /// Longer than any fetch waits for a source: its return ends the pause.
 const UNTIL_IT_RETURNS: Duration = Duration::from_hours(1);
@@ -131,6 +133,7 @@ struct Drive<'a> {
     progress: &'a watch::Sender<Progress>,
     arrival: Arrival,
     content: Option<Content>,
+    shelf: Option<Shelf>,
     was_known: bool,
     machine: Option<Fetch>,
     /// By [`SourceId`].
@@ -166,6 +169,7 @@ impl<'a> Drive<'a> {
             arrival: fetcher.arrivals.begin(wanted.content),
             was_known: known.is_some(),
             content: known,
+            shelf: None,
             machine: None,
             sources: sources.iter().cloned().map(Source::new).collect(),
             wrong_length: None,
@@ -268,6 +272,8 @@ impl<'a> Drive<'a> {
             return;
         };
         debug!(request = ask.request.0, source = ask.source.0, chunks = %ask.chunks, "asking");
+        let disk = &self.fetcher.disk;
+        let shelf = self.shelf.get_or_insert_with(|| Shelf::new(content.clone(), disk.clone()));
         let geometry = content.geometry();
         let asked = ChunksRequest {
             content: self.wanted.content,
@@ -282,27 +288,17 @@ impl<'a> Drive<'a> {
             request: ask.request,
             chunks: ask.chunks,
             goes_on_from: machine.take_partial(ask.request),
-            content: content.clone(),
-            disk: self.fetcher.disk.clone(),
+            shelf: shelf.clone(),
             buffers: self.fetcher.buffers.clone(),
             to: self.to.clone(),
         };
-        let validators = self.validators(link, geometry);
+        // The hash list tells whether the bytes are right. What else the origin says of its file, and
+        // whether that has changed, would only cost a source that may still have them.
+        let validators = Validators { len: Some(geometry.len()), ..Validators::default() };
         let origins = self.fetcher.origins.clone();
         let task = self.tasks.spawn(receiving.run(link.clone(), asked, origins, validators));
         self.sources[ask.source.0 as usize].heard = Instant::now();
         self.open.insert(ask.request, (ask.source, task));
-    }
-
-    /// Returns what is known of an origin's file, so that a changed one is noticed early.
-    fn validators(&self, link: &Link, geometry: Geometry) -> Validators {
-        let Link::Origin(url) = link else { return Validators::default() };
-        let about = self.wanted.about.origins.iter().find(|origin| origin.url == url.as_str());
-        Validators {
-            etag: about.and_then(|origin| origin.etag.clone()),
-            last_modified: about.and_then(|origin| origin.last_modified.clone()),
-            len: Some(geometry.len()),
-        }
     }
 
     fn happened(&mut self, happening: Happening) -> Result<(), FetchError> {
@@ -314,7 +310,8 @@ impl<'a> Drive<'a> {
             Happening::Bytes(request, bytes) => {
                 machine.handle_bytes(request, bytes, now);
                 if let Some((source, _)) = self.open.get(&request) {
-                    self.sources[source.0 as usize].heard = now;
+                    let source = &mut self.sources[source.0 as usize];
+                    (source.heard, source.said) = (now, now);
                 }
             }
             Happening::Stored(request, chunks) => {

@@ -50,10 +50,21 @@ pub(super) struct Useless {
     pub(super) is_unknown: bool,
     /// Whether one side did not accept the other's certificate.
     pub(super) is_identity: bool,
-    /// Whether it was once connected, so that trying again may help.
-    pub(super) may_return: bool,
+    /// Whether to try again, if it was once connected.
+    pub(super) again: Again,
     /// How long to wait where it was only busy.
     pub(super) busy_for: Option<Duration>,
+}
+
+/// Whether trying a source again may help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It would say the same.
+    No,
+    /// It is silent or was cut off, which may pass.
+    Perhaps,
+    /// Its machine says that nobody listens there: only if it is started anew.
+    IfStarted,
 }
 
 /// Connects to a source and asks what it has, and for the hash list if that is `wanted`.
@@ -146,12 +157,7 @@ impl Useless {
             reason: causes(error),
             is_unknown: matches!(error, RequestError::Refused(Refusal::Unknown)),
             is_identity: error.is_identity(),
-            may_return: matches!(
-                error,
-                RequestError::Connection(_)
-                    | RequestError::Broken(_)
-                    | RequestError::Refused(Refusal::Draining)
-            ) && !error.is_identity(),
+            again: Again::after(error),
             busy_for: error.busy_for(),
         }
     }
@@ -161,7 +167,11 @@ impl Useless {
             reason: causes(error),
             is_unknown: false,
             is_identity: matches!(error, ConnectError::Identity { .. }),
-            may_return: matches!(error, ConnectError::Silent { .. } | ConnectError::Failed { .. }),
+            again: match error {
+                ConnectError::Nobody { .. } => Again::IfStarted,
+                ConnectError::Silent { .. } | ConnectError::Failed { .. } => Again::Perhaps,
+                _ => Again::No,
+            },
             busy_for: None,
         }
     }
@@ -171,13 +181,26 @@ impl Useless {
             reason: reason.to_owned(),
             is_unknown: false,
             is_identity: false,
-            may_return: false,
+            again: Again::No,
             busy_for: None,
         }
     }
 
     fn violation(error: &dyn std::error::Error) -> Self {
         Self::bad(&causes(error))
+    }
+}
+
+impl Again {
+    fn after(error: &RequestError) -> Self {
+        match error {
+            _ if error.is_identity() => Self::No,
+            RequestError::Connection(Ended::Nobody) => Self::IfStarted,
+            RequestError::Connection(_)
+            | RequestError::Broken(_)
+            | RequestError::Refused(Refusal::Draining) => Self::Perhaps,
+            _ => Self::No,
+        }
     }
 }
 

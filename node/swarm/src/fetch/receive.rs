@@ -3,32 +3,28 @@
 //! An origin may answer with the whole content where a part was asked for; all of that is taken then,
 //! but for what is had.
 //!
-//! What is whole goes to the store as soon as the line pauses: single chunks on a slow line, so that
-//! a kill costs at most one. On a line that never pauses [`BATCH_BYTES`] go at a time, and a thread
-//! of its own verifies and writes them while the next are gathered: a kill costs at most two such
-//! batches, which came in the last few milliseconds.
+//! Invariant: a request holds at most one chunk that is not stored. It takes no byte beyond a chunk
+//! from its line before that chunk is written, so a kill costs each open request one chunk at most,
+//! on a slow line and on a fast one. What is on its way then, in the windows of the transport and the
+//! buffers of the system, was not received yet.
 
-use std::future::ready;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sutler_cache::{CommitError, Content};
+use sutler_cache::CommitError;
 use sutler_protocol::fetch::{End, Partial, RequestId};
 use sutler_protocol::frame::{ChunksRequest, Refusal};
 use sutler_protocol::geometry::ChunkIndex;
 use sutler_protocol::{ChunkRange, Geometry};
 use tokio::sync::mpsc;
+use tracing::trace;
 
 use super::introduce::Link;
+use super::shelf::{Chunk, Shelf};
 use crate::buffers::Buffers;
-use crate::disk::{Disk, Work};
 use crate::gateway::causes;
 use crate::origin::{OriginBody, OriginError, Origins, Validators};
 use crate::peer::{ChunkStream, Peer, RequestError};
-
-/// Bytes that go to the store at once while the line does not pause, unless one chunk has more.
-const BATCH_BYTES: usize = 256 * 1024;
 
 /// How often a slow answer says that it is alive.
 const ALIVE_EVERY: Duration = Duration::from_millis(250);
@@ -78,8 +74,7 @@ pub(super) struct Receiving {
     pub(super) chunks: ChunkRange,
     /// What is here of the first chunk, and was not asked for.
     pub(super) goes_on_from: Option<Partial>,
-    pub(super) content: Content,
-    pub(super) disk: Arc<Disk>,
+    pub(super) shelf: Shelf,
     pub(super) buffers: Buffers,
     pub(super) to: mpsc::Sender<Happening>,
 }
@@ -93,7 +88,7 @@ enum Incoming {
 impl Receiving {
     /// Sends the request, stores what comes, and reports to the end.
     ///
-    /// Cancel-safe: chunks whose storing was begun are stored, the rest is dropped.
+    /// Cancel-safe: a chunk whose storing was begun is stored, the rest is dropped.
     pub(super) async fn run(
         mut self,
         link: Link,
@@ -101,7 +96,7 @@ impl Receiving {
         origins: Option<Origins>,
         validators: Validators,
     ) {
-        let geometry = self.content.geometry();
+        let geometry = self.shelf.content().geometry();
         let mut bytes = geometry.bytes(self.chunks);
         bytes.start += asked.skip_bytes;
         let opened = match link {
@@ -147,83 +142,48 @@ impl Receiving {
 
     async fn receive(&self, mut incoming: Incoming, gather: &mut Gather) -> Ended {
         let mut pieces = [const { Bytes::new() }; PIECES];
-        let mut storing: Option<Work<Batch>> = None;
-        let mut over: Option<Ended> = None;
         let mut alive = Instant::now();
         let mut unreported = 0;
         loop {
-            if storing.is_none() && over.is_some() && gather.whole.is_empty() {
-                self.report_bytes(unreported).await;
-                return over.unwrap_or(Ended::CutOff);
-            }
-            tokio::select! {
-                // In this order, so that the last one is taken only when nothing is there to read.
-                biased;
-                // Cancel-safe: a join handle keeps its result until it is taken.
-                batch = stored(&mut storing), if storing.is_some() => {
-                    storing = None;
-                    let Some(batch) = batch else { return Ended::CutOff };
+            let count = match incoming.next(&mut pieces, gather.wanted_bytes()).await {
+                Ok(0) => break self.over(unreported, Ended::Told(End::Finished)).await,
+                Ok(count) => count,
+                Err(ended) => break self.over(unreported, ended).await,
+            };
+            for piece in &mut pieces[..count] {
+                let mut piece = std::mem::take(piece);
+                unreported += piece.len() as u64;
+                while let Some(chunk) = gather.add(self.request, &mut piece) {
                     self.report_bytes(std::mem::take(&mut unreported)).await;
                     alive = Instant::now();
-                    if let Err(ended) = self.report(batch).await {
+                    if let Err(ended) = self.store(chunk).await {
                         return ended;
                     }
                 }
-                // Cancel-safe: both kinds hand out bytes only when they return them.
-                read = incoming.next(&mut pieces), if over.is_none() && gather.has_room() => {
-                    match read {
-                        Ok(0) => over = Some(Ended::Told(End::Finished)),
-                        Ok(count) => {
-                            for piece in &mut pieces[..count] {
-                                unreported += piece.len() as u64;
-                                gather.add(&std::mem::take(piece));
-                            }
-                            if alive.elapsed() >= ALIVE_EVERY {
-                                alive = Instant::now();
-                                self.report_bytes(std::mem::take(&mut unreported)).await;
-                            }
-                        }
-                        Err(ended) => over = Some(ended),
-                    }
-                }
-                () = ready(()), if storing.is_none() && !gather.whole.is_empty() => {
-                    storing = Some(self.store(gather));
-                }
+            }
+            if alive.elapsed() >= ALIVE_EVERY {
+                alive = Instant::now();
+                self.report_bytes(std::mem::take(&mut unreported)).await;
             }
         }
     }
 
-    /// Stores what is whole: little of it here and now, a batch on a thread of its own.
-    fn store(&self, gather: &mut Gather) -> Work<Batch> {
-        let is_batch = !gather.has_room();
-        let chunks = std::mem::take(&mut gather.whole);
-        let content = self.content.clone();
-        let work = move || {
-            let had = content.had();
-            let commit = |chunk: &Chunk| {
-                if had.contains(chunk.index) {
-                    return Ok(());
-                }
-                content.commit(chunk.index, &chunk.bytes)
-            };
-            let results = chunks.iter().map(commit).collect();
-            Batch { chunks, results }
-        };
-        if is_batch { Disk::hand_over(work) } else { self.disk.begin(work) }
+    async fn over(&self, unreported: u64, ended: Ended) -> Ended {
+        self.report_bytes(unreported).await;
+        ended
     }
 
-    async fn report(&self, batch: Batch) -> Result<(), Ended> {
-        for (chunk, result) in batch.chunks.into_iter().zip(batch.results) {
-            let index = chunk.index;
-            let happening = match result {
-                Ok(()) => Happening::Stored(self.request, ChunkRange::one(index)),
-                Err(CommitError::Corrupt { .. }) => Happening::Corrupt(self.request, index),
-                Err(error) => return Err(Ended::Store(error)),
-            };
-            self.buffers.give(chunk.bytes);
-            // The driver is gone only if the fetch is.
-            let _ = self.to.send(happening).await;
-        }
+    async fn store(&self, chunk: Chunk) -> Result<(), Ended> {
+        let index = chunk.index;
+        let stored = self.shelf.store(chunk).await.ok_or(Ended::CutOff)?;
+        let happening = match stored.result {
+            Ok(()) => Happening::Stored(self.request, ChunkRange::one(index)),
+            Err(CommitError::Corrupt { .. }) => Happening::Corrupt(self.request, index),
+            Err(error) => return Err(Ended::Store(error)),
+        };
+        self.buffers.give(stored.bytes);
+        // The driver is gone only if the fetch is.
+        let _ = self.to.send(happening).await;
         Ok(())
     }
 
@@ -234,18 +194,6 @@ impl Receiving {
     }
 }
 
-/// A chunk that is whole and was not verified.
-struct Chunk {
-    index: ChunkIndex,
-    bytes: Vec<u8>,
-}
-
-/// Chunks that were handed to the store, each with what became of it.
-struct Batch {
-    chunks: Vec<Chunk>,
-    results: Vec<Result<(), CommitError>>,
-}
-
 /// Makes chunks of pieces.
 struct Gather {
     geometry: Geometry,
@@ -254,7 +202,6 @@ struct Gather {
     /// What this request goes on from, its bytes in `open`, while that is of the first chunk.
     goes_on_from: Option<Partial>,
     open: Vec<u8>,
-    whole: Vec<Chunk>,
     buffers: Buffers,
 }
 
@@ -270,7 +217,7 @@ impl Gather {
             open.append(partial.bytes_mut());
         }
         let (next, end) = (chunks.start(), chunks.end());
-        Self { geometry, next, end, goes_on_from, open, whole: Vec::new(), buffers }
+        Self { geometry, next, end, goes_on_from, open, buffers }
     }
 
     /// Returns what came of the chunk that is not whole.
@@ -282,27 +229,39 @@ impl Gather {
         Some(partial).filter(|partial| !partial.bytes().is_empty())
     }
 
-    /// Returns whether less than a batch is whole.
-    fn has_room(&self) -> bool {
-        self.whole.len() * (self.geometry.chunk_bytes() as usize) < BATCH_BYTES
+    /// Returns the bytes that the chunk lacks which is being gathered; at least 1, so that a line's
+    /// end is seen.
+    fn wanted_bytes(&self) -> usize {
+        if self.next >= self.end {
+            return 1;
+        }
+        let place = self.geometry.chunk(self.next);
+        ((place.end - place.start) as usize - self.open.len()).max(1)
     }
 
-    fn add(&mut self, mut piece: &[u8]) {
-        while !piece.is_empty() && self.next < self.end {
-            let place = self.geometry.chunk(self.next);
-            let wanted = (place.end - place.start) as usize - self.open.len();
-            let (now, later) = piece.split_at(wanted.min(piece.len()));
-            // At once, not by doubling: a buffer's first use is all of a chunk or nothing.
-            self.open.reserve_exact(wanted);
-            self.open.extend_from_slice(now);
-            piece = later;
-            if now.len() == wanted {
-                let bytes = std::mem::replace(&mut self.open, self.buffers.take());
-                self.whole.push(Chunk { index: self.next, bytes });
-                self.goes_on_from = None;
-                self.next = ChunkIndex(self.next.0 + 1);
-            }
+    /// Takes what the chunk lacks out of `piece`, and returns the chunk if it is whole then. What
+    /// comes after the last chunk is dropped.
+    fn add(&mut self, request: RequestId, piece: &mut Bytes) -> Option<Chunk> {
+        if piece.is_empty() || self.next >= self.end {
+            return None;
         }
+        if self.open.is_empty() {
+            // What a kill may cost is counted by these.
+            trace!(request = request.0, chunk = self.next.0, "a chunk begins");
+        }
+        let wanted = self.wanted_bytes();
+        let now = piece.split_to(wanted.min(piece.len()));
+        // At once, not by doubling: a buffer's first use is all of a chunk or nothing.
+        self.open.reserve_exact(wanted);
+        self.open.extend_from_slice(&now);
+        if now.len() < wanted {
+            return None;
+        }
+        let bytes = std::mem::replace(&mut self.open, self.buffers.take());
+        let chunk = Chunk { index: self.next, bytes };
+        self.goes_on_from = None;
+        self.next = ChunkIndex(self.next.0 + 1);
+        Some(chunk)
     }
 }
 
@@ -313,12 +272,13 @@ impl Drop for Gather {
 }
 
 impl Incoming {
-    /// Receives the next bytes; 0 at the end of what was asked for.
+    /// Receives the next bytes, from a peer some `wanted` of them; 0 at the end of what was asked
+    /// for. What an origin's client has read from its connection comes as it lies there.
     ///
     /// Cancel-safe, as both kinds of stream are.
-    async fn next(&mut self, into: &mut [Bytes]) -> Result<usize, Ended> {
+    async fn next(&mut self, into: &mut [Bytes], wanted: usize) -> Result<usize, Ended> {
         match self {
-            Self::Peer(stream) => stream.next(into).await.map_err(|error| of_peer(&error)),
+            Self::Peer(stream) => stream.next(into, wanted).await.map_err(|error| of_peer(&error)),
             Self::Origin(body) => match body.next().await {
                 Ok(Some(bytes)) => {
                     into[0] = bytes;
@@ -328,17 +288,6 @@ impl Incoming {
                 Err(error) => Err(of_origin(&error)),
             },
         }
-    }
-}
-
-/// Waits for the batch that is being stored; `None` if its thread ended before its work.
-async fn stored(storing: &mut Option<Work<Batch>>) -> Option<Batch> {
-    if let Some(Work::HandedOver(handle)) = storing {
-        return handle.await.ok();
-    }
-    match storing.take() {
-        Some(Work::Done(batch)) => Some(batch),
-        Some(Work::HandedOver(_)) | None => None,
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use bytes::Bytes;
 use sutler_cache::{Store, StoreOptions};
 use sutler_protocol::close::CloseCode;
 use sutler_protocol::frame::{Answer, Body, ChunksRequest, Class, Open, Refusal, Request};
@@ -332,6 +333,62 @@ async fn a_fetch_that_is_dropped_costs_a_part_of_a_chunk_for_each_request() {
     assert_eq!(fetched.report.disk_bytes, kept);
     assert_eq!(fetched.report.bytes_from(SourceKind::Node), sample.len() - kept);
     assert_eq!(node.counters.served_bytes.value(), sample.len() - kept, "nothing came twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R34
+async fn a_machine_that_is_killed_and_stays_away_is_given_up_with_a_word_of_what_to_do() {
+    let organisation = Organisation::new();
+    let sample = Sample::new(bytes(20 * CHUNK, 14));
+    let killed = RawServer::start(&organisation, &sample, |mut talk| async move {
+        let Request::Chunks(asked) = talk.request.clone() else { return talk.honest().await };
+        let bytes = talk.sample.asked_for(&asked);
+        talk.say(&Answer::Chunks { bytes: bytes.len() as u64 }).await;
+        talk.say_bytes(&bytes[..bytes.len() / 2]).await;
+        std::future::pending::<()>().await;
+    });
+    let relay = Relay::start(killed.address, Line::Whole).await;
+    let agent = organisation.agent();
+    let had = || {
+        let content = agent.store.content(sample.id()).unwrap();
+        content.is_some_and(|content| !content.had().is_empty())
+    };
+    let (wanted, progress) = (wanted_of(sample.id(), [relay.address]), unseen());
+    let fetching = soon("it ends", agent.fetcher.fetch(&wanted, &progress));
+    let dying = async {
+        eventually("some of it is here", had).await;
+        // The port is closed now, as that of a process that was killed.
+        drop(relay);
+    };
+    let (fetched, ()) = tokio::join!(fetching, dying);
+    let error = fetched.err().expect("nobody has the rest").to_string();
+    let (ip, port) = (wanted.sources[0].to_string(), "nothing listens on UDP port");
+    let (ip, _) = ip.split_once(':').unwrap();
+    assert!(error.contains(port) && error.contains(ip), "{error}");
+    assert!(error.contains("start the node there"), "{error}");
+    assert!(had(), "what was verified stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)] // R34
+async fn a_request_takes_no_byte_beyond_a_chunk_that_is_not_stored() {
+    let organisation = Organisation::new();
+    let sample = Sample::new(bytes(20 * CHUNK, 15));
+    // It sends a chunk and most of the next, and then nothing.
+    let node = RawServer::start(&organisation, &sample, |mut talk| async move {
+        let Request::Chunks(asked) = talk.request.clone() else { return talk.honest().await };
+        let bytes = talk.sample.asked_for(&asked);
+        talk.say(&Answer::Chunks { bytes: bytes.len() as u64 }).await;
+        talk.say_bytes(&bytes[..bytes.len().min(2 * CHUNK - 1)]).await;
+        std::future::pending::<()>().await;
+    });
+    let peer = organisation.agent().fetcher.endpoint().connect(node.address).await.unwrap();
+    let Request::Chunks(asked) = chunks_of(&sample, 0, 4, Class::Normal) else { unreachable!() };
+    let mut stream = peer.chunks(asked, 4 * CHUNK as u64).await.unwrap();
+    let (mut pieces, mut came) = ([const { Bytes::new() }; 32], 0);
+    while came < CHUNK {
+        let count = soon("more comes", stream.next(&mut pieces, CHUNK - came)).await.unwrap();
+        came += pieces[..count].iter().map(Bytes::len).sum::<usize>();
+    }
+    assert_eq!(came, CHUNK);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)] // D6

@@ -7,10 +7,10 @@ use sutler_protocol::ChunkRanges;
 use sutler_protocol::fetch::{Fetch, Outlook, SourceId};
 use sutler_protocol::frame::{Body, Holding, Refusal};
 use sutler_protocol::geometry::ChunkIndex;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Drive;
-use crate::fetch::introduce::{Introduced, Link, Useless, introduce};
+use crate::fetch::introduce::{Again, Introduced, Link, Useless, introduce};
 use crate::fetch::report::SourceKind;
 use crate::fetch::{BUSY_ATTEMPTS, FetchError, SourceAddress, blocking};
 use crate::gateway::causes;
@@ -19,6 +19,10 @@ use crate::peer::RequestError;
 /// How often a lost connection is made again before its source is given up. The waits between
 /// double from [`RETURN_AFTER`], so that an address change or a reboot of a switch is survived.
 const RETURNS_MAX: u32 = 6;
+
+/// How long the only source may be gone from its machine, since it last said anything, before it is
+/// given up: one that is started anew is back by then, and who waits is told within 5 s.
+const GONE_MAX: Duration = Duration::from_secs(4);
 
 /// The wait before a lost connection is made again for the first time.
 const RETURN_AFTER: Duration = Duration::from_millis(200);
@@ -35,6 +39,8 @@ pub(super) struct Source {
     pub(super) is_refreshing: bool,
     /// When it last sent anything, or was asked.
     pub(super) heard: Instant,
+    /// When it last sent anything.
+    pub(super) said: Instant,
     pub(super) returns: u32,
     /// How often it said that it is busy when it was to introduce itself.
     busy_times: u32,
@@ -51,14 +57,19 @@ impl Drive<'_> {
         }
         // One that was left for what it did is not asked back.
         if source.useless.is_none() {
-            self.comes_back_later(index, how);
+            // It may be waited for in vain, and who waits is to know for whom.
+            warn!(source = %source.address, "a source has fallen silent or gone, and is tried again");
+            self.comes_back_later(index, how, Again::Perhaps);
         }
     }
 
     /// Tries a source again after a while, or gives it up.
-    fn comes_back_later(&mut self, index: usize, how: String) {
+    fn comes_back_later(&mut self, index: usize, how: String, again: Again) {
+        let is_sole = self.sources.iter().all(|source| source.link.is_none());
         let source = &mut self.sources[index];
-        if source.returns >= RETURNS_MAX {
+        let is_away = again == Again::IfStarted && source.said.elapsed() >= GONE_MAX;
+        let is_gone = is_away && is_sole;
+        if source.returns >= RETURNS_MAX || is_gone {
             source.useless = Some(Useless::bad(&how));
             if let Some(machine) = &mut self.machine {
                 machine.handle_lost(SourceId(index as u32), how);
@@ -100,8 +111,8 @@ impl Drive<'_> {
                 self.introduce(index, after);
                 return Ok(());
             }
-            Err(useless) if self.sources[index].returns > 0 && useless.may_return => {
-                self.comes_back_later(index, useless.reason);
+            Err(useless) if self.sources[index].returns > 0 && useless.again != Again::No => {
+                self.comes_back_later(index, useless.reason, useless.again);
                 return Ok(());
             }
             Err(useless) => {
@@ -186,6 +197,7 @@ impl Drive<'_> {
         machine.handle_back(id, held, Instant::now());
         machine.handle_outlook(id, outlook(&introduced.holding));
         source.link = Some(introduced.link);
+        source.said = Instant::now();
     }
 
     pub(super) fn refreshed(&mut self, index: usize, holding: Result<Holding, RequestError>) {
@@ -194,6 +206,7 @@ impl Drive<'_> {
         let id = SourceId(index as u32);
         match holding {
             Ok(holding) => {
+                self.sources[index].said = Instant::now();
                 if let Ok(held) = holding.promised(content.geometry()) {
                     self.sources[index].is_partial = holding != Holding::Whole;
                     machine.handle_holding(id, held, Instant::now());
@@ -241,6 +254,7 @@ impl Source {
             is_partial: false,
             is_refreshing: false,
             heard: Instant::now(),
+            said: Instant::now(),
             returns: 0,
             busy_times: 0,
             inline_bytes: 0,
