@@ -23,7 +23,7 @@ use super::blocks::{self, Block, Blocks};
 use super::flight::{Flight, Grows, Label};
 use super::tally::Tally;
 
-/// Bytes read at a time.
+/// Bytes read at a time, at most.
 const BLOCK_BYTES: u64 = blocks::BLOCK_BYTES as u64;
 
 /// Blocks read before the client asks for them.
@@ -133,7 +133,7 @@ impl Reader {
         blocks: &mpsc::Sender<io::Result<Bytes>>,
     ) {
         while at < end {
-            let until = end.min(at + BLOCK_BYTES);
+            let until = end.min(at + self.blocks.room() as u64);
             let read = self.read_content(content, at, until).await;
             if blocks.send(read.map(Block::freeze)).await.is_err() {
                 return;
@@ -276,7 +276,8 @@ impl Following {
     }
 
     async fn read_part(&self, part: Grows, until: u64) -> io::Result<Block> {
-        let until = until.min(self.at + BLOCK_BYTES).min(self.end.unwrap_or(u64::MAX));
+        let room = self.reader.blocks.room() as u64;
+        let until = until.min(self.at + room).min(self.end.unwrap_or(u64::MAX));
         let at = self.at;
         let fill = move |into: &mut [u8]| match part {
             Grows::Part(part) => part.read_exact_at(into, at),
