@@ -266,7 +266,9 @@ impl<'w> Dates<'w> {
             Frequency::Monthly => months_between(self.start, date),
             Frequency::Yearly => i64::from(date.year() - self.start.year()),
         };
-        (periods / interval - 1).max(0)
+        // Days after a Patch Tuesday may be in the month behind it, so the first are from before the start.
+        let least = if matches!(self.rule, Rule::PatchTuesday { .. }) { -1 } else { 0 };
+        (periods / interval - 1).max(least)
     }
 
     /// Returns the dates of one period in order, or `None` if the calendar or the horizon ends before it.

@@ -53,6 +53,11 @@ fn four_days_after_patch_tuesday_is_between_the_12th_and_the_18th() {
     let openings = next(&late, "Europe/Berlin", "2026-02-01T00:00:00Z", 2);
     assert_eq!(openings[0].local.date(), date(2026, 2, 9));
     assert_eq!(openings[1].local.date(), date(2026, 3, 9));
+    // The first is still that of the month before the start: the 10th of October and 27 days.
+    let first = json!({ "start": "2023-11-05T18:00:00", "patch_tuesday_plus_days": 27 });
+    let openings = next(&first, "Europe/Berlin", "2023-11-01T00:00:00Z", 2);
+    assert_eq!(openings[0].local.date(), date(2023, 11, 6));
+    assert_eq!(openings[1].local.date(), date(2023, 12, 11));
 }
 
 #[test]
