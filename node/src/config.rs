@@ -22,6 +22,7 @@ use toml::Value;
 use toml::map::Map;
 
 use crate::failure::{Failure, Kind};
+use crate::orders::OrdersConfig;
 use crate::proxy::settings::HttpProxyConfig;
 use crate::size::ByteCount;
 
@@ -52,6 +53,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The `[http_proxy]` table: the caching proxy for package managers.
     pub http_proxy: HttpProxyConfig,
+    /// The `[orders]` table: whose orders are passed on.
+    pub orders: OrdersConfig,
 }
 
 /// The `[store]` table: how much may be kept.
@@ -169,6 +172,7 @@ impl Config {
             limits: part(&mut table, "limits", &mut mistakes),
             http: part(&mut table, "http", &mut mistakes),
             http_proxy: part(&mut table, "http_proxy", &mut mistakes),
+            orders: part(&mut table, "orders", &mut mistakes),
         };
         mistakes.extend(
             table
@@ -195,6 +199,9 @@ impl Config {
                 }));
             }
         }
+        let problems = self.orders.problems().into_iter();
+        mistakes
+            .extend(problems.map(|(key, message)| Mistake::new(format!("orders.{key}"), message)));
         let problems = self.transport.problems();
         mistakes.extend(problems.into_iter().map(|message| Mistake::new("transport", message)));
     }

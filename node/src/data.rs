@@ -4,6 +4,7 @@
 //! DATA/identity/      certificate and key, made by `sutler org issue`
 //! DATA/store/         the contents; sutler-cache owns what is in it
 //! DATA/proxy/         what the caching proxy remembers; may be thrown away
+//! DATA/orders/        what is believed of the orders, and what waits to be passed on
 //! DATA/control.sock   where commands reach the process that owns the store
 //! ```
 
@@ -39,6 +40,11 @@ impl DataFolder {
     /// Returns the folder of what the caching proxy remembers.
     pub fn proxy(&self) -> PathBuf {
         self.root.join("proxy")
+    }
+
+    /// Returns the folder of what is believed of the orders.
+    pub fn orders(&self) -> PathBuf {
+        self.root.join("orders")
     }
 
     /// Returns where the control socket lies, unless that path is too long for a socket.

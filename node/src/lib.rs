@@ -12,6 +12,7 @@
 //! | What does it do with a store? | [`owner`] |
 //! | What is missing, and where to get it? | [`fill`] |
 //! | How do package managers as they are use it? | [`proxy`] |
+//! | Whose orders does it pass on? | [`orders`] |
 //! | What is measured, and who may read that? | [`metrics`], [`http`] |
 //! | Who looks after old bytes? | `adopt`, `scrub` |
 //! | What do commands report? | [`report`], [`status`], [`failure`] |
@@ -25,6 +26,7 @@ pub mod http;
 pub mod local;
 pub mod metrics;
 pub mod node;
+pub mod orders;
 pub mod owner;
 pub mod proxy;
 pub mod report;

@@ -14,6 +14,7 @@ use sutler_swarm::arrivals::Arrivals;
 use sutler_swarm::counters::Counters;
 use sutler_swarm::endpoint::BindError;
 use sutler_swarm::identity::{Identity, LoadError};
+use sutler_swarm::orders::Orders;
 use sutler_swarm::origin::{OriginConfig, Origins, ProxyEnvironment, Resolve, SystemResolver};
 use sutler_swarm::{Endpoint, Fetcher, Server, TransportConfig};
 use tokio::runtime::Handle;
@@ -29,6 +30,7 @@ use crate::fill::{Filler, Keep, LINGER};
 use crate::http::HttpServer;
 use crate::local::LocalServer;
 use crate::metrics::Meter;
+use crate::orders::{Relay, RelayGauge};
 use crate::owner::{Bringer, OpenStore, Service};
 use crate::proxy::{Gauge, Proxy, Sources};
 use crate::report::SourceKind;
@@ -46,6 +48,9 @@ pub struct Node {
     local: LocalServer,
     http: Option<HttpServer>,
     proxy: Option<Proxy>,
+    relay: Option<Relay>,
+    /// What is answered about orders.
+    orders: Option<Arc<dyn Orders>>,
     connections_max: usize,
     scrub_bytes_per_second: u64,
     stop_bringing: CancellationToken,
@@ -94,9 +99,7 @@ impl Node {
         let origins = origins_by(&allowed, &surroundings.resolver)?;
         let store = OpenStore::open(data.clone(), &config.store)?;
         let endpoint = endpoint(data, listen, config.transport.clone())?;
-        let address = endpoint.local_address().map_err(|error| {
-            Failure::because(Kind::Unreachable, format!("listen at {listen}"), &error)
-        })?;
+        let address = bound_to(&endpoint, listen)?;
         let (counters, stop_bringing) = (Arc::new(Counters::default()), CancellationToken::new());
         let fetcher = Fetcher::new(
             endpoint.clone(),
@@ -114,6 +117,7 @@ impl Node {
             Proxy::bind(listen, config, &folder, sources, fetcher, filler, origins)
         });
         let proxy = proxy.transpose()?;
+        let relay = Relay::open(data, &config.orders, &endpoint)?;
         let gauge = proxy.as_ref().map(Proxy::gauge);
         let meter =
             Meter::new(store.store().clone(), Arc::clone(&counters), filler.clone(), gauge.clone());
@@ -123,6 +127,7 @@ impl Node {
             address,
             counters: Arc::clone(&counters),
             gauge,
+            relay: relay.as_ref().map(Relay::gauge),
         };
         let bringer = Bringer {
             runtime: Handle::current(),
@@ -145,6 +150,8 @@ impl Node {
             local,
             http,
             proxy,
+            orders: relay.as_ref().map(Relay::orders),
+            relay,
             connections_max,
             scrub_bytes_per_second: config.store.scrub_bytes_per_second.0,
             stop_bringing,
@@ -164,6 +171,13 @@ impl Node {
     /// Returns the address of the caching proxy, if it is on.
     pub fn proxy_address(&self) -> Option<SocketAddr> {
         self.proxy.as_ref().map(Proxy::address)
+    }
+
+    /// Answers about these orders: those of a machine that follows or publishes them by itself.
+    #[must_use]
+    pub fn answering(mut self, orders: Arc<dyn Orders>) -> Self {
+        self.orders = Some(orders);
+        self
     }
 
     /// Returns the store, as commands use it.
@@ -193,7 +207,8 @@ impl Node {
     /// Not cancel-safe: dropping it drops every connection, and the next start is as after a kill.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
         let serving = Server::new(self.endpoint.clone(), self.filler.clone(), self.counters)
-            .connections_max(self.connections_max);
+            .connections_max(self.connections_max)
+            .orders(self.orders);
         // Owns every service: none outlives this function.
         let mut services = JoinSet::new();
         let stop = shutdown.clone();
@@ -210,6 +225,9 @@ impl Node {
         if let Some(proxy) = self.proxy {
             let stop = shutdown.clone();
             services.spawn(async move { proxy.run(stop).await });
+        }
+        if let Some(relay) = self.relay {
+            services.spawn(relay.run(shutdown.clone()));
         }
         let (store, stop) = (self.fetcher.store().clone(), shutdown.clone());
         services.spawn(async move {
@@ -256,6 +274,13 @@ impl Node {
             (None, Err(_)) => Err(Failure::new(Kind::Internal, "close the store")),
         }
     }
+}
+
+/// Returns the address that an endpoint is bound to, having been asked to listen at `listen`.
+fn bound_to(endpoint: &Endpoint, listen: SocketAddr) -> Result<SocketAddr, Failure> {
+    endpoint
+        .local_address()
+        .map_err(|error| Failure::because(Kind::Unreachable, format!("listen at {listen}"), &error))
 }
 
 /// Returns what may be asked of origins, with what the proxy's clients may ask for.
@@ -350,6 +375,7 @@ struct NodeService {
     address: SocketAddr,
     counters: Arc<Counters>,
     gauge: Option<Gauge>,
+    relay: Option<RelayGauge>,
 }
 
 impl Service for NodeService {
@@ -372,6 +398,7 @@ impl Service for NodeService {
             ]
             .into(),
             proxy: self.gauge.as_ref().map(Gauge::status),
+            orders: self.relay.as_ref().map(RelayGauge::status),
         }
     }
 }

@@ -56,6 +56,26 @@ pub struct ServiceStatus {
     /// The caching proxy, if it is on.
     #[serde(default)]
     pub proxy: Option<ProxyStatus>,
+    /// The orders that it passes on, if it follows any.
+    #[serde(default)]
+    pub orders: Option<OrdersStatus>,
+}
+
+/// What a relay of orders believes, and what waits at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrdersStatus {
+    /// The version of control's newest timestamp. Absent: none was believed yet.
+    pub version: Option<u64>,
+    /// When control signed it, as it says.
+    pub issued: Option<String>,
+    /// When it expires.
+    pub expires: Option<String>,
+    /// Roles of the manifest that are not believed.
+    pub refused_roles: Vec<String>,
+    /// Denials that travel by themselves and are held.
+    pub denials: u64,
+    /// Reports that wait for somebody further up.
+    pub reports_waiting: u64,
 }
 
 /// What the caching proxy has done since its start.

@@ -1,18 +1,20 @@
 //! Orders from machine to machine: what one passes on of the manifest, and what it takes in.
 //!
 //! A server is given one [`Orders`] and answers requests for documents, watches, denials and reports
-//! from it: control from its repository, a node and an agent from the [`Board`] of what they believe. A
+//! from it, from the [`Board`] of what this machine believes. A
 //! [`Follower`] keeps that up to date from others, an [`Outbox`] hands reports on.
 //!
 //! | Question | Room |
 //! |---|---|
 //! | What does a server answer from? | [`Orders`], here |
 //! | What does a machine have of the orders? | [`Board`] |
-//! | How does it keep up? | [`Follower`] |
+//! | What does it believe? | [`Believer`] |
+//! | How does it keep up with others? | [`Follower`] |
 //! | How is a manifest made whole? | [`manifest`] |
 //! | Where do documents lie that it passes on? | [`Mirror`] |
 //! | How do reports travel? | [`Outbox`] |
 
+mod believe;
 mod board;
 mod follow;
 pub mod manifest;
@@ -26,8 +28,9 @@ use bytes::Bytes;
 use sutler_protocol::frame::{PLACE_BYTES_MAX, Refusal, detail};
 use tokio::sync::watch;
 
+pub use self::believe::{Believer, FollowError, RefreshError};
 pub use self::board::{Board, DenyError, Reports};
-pub use self::follow::{FollowError, Follower, POLL_EVERY, SOURCES_MAX};
+pub use self::follow::{Follower, POLL_EVERY, SOURCES_MAX};
 pub use self::manifest::{Manifest, Statement, UpdateError};
 pub use self::mirror::Mirror;
 pub use self::outbox::Outbox;

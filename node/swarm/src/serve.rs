@@ -103,11 +103,11 @@ impl<G: Gateway> Server<G> {
         self
     }
 
-    /// Answers about these orders as well.
+    /// Answers about these orders as well, if there are any.
     #[must_use]
-    pub fn orders(mut self, orders: Arc<dyn Orders>) -> Self {
+    pub fn orders(mut self, orders: Option<Arc<dyn Orders>>) -> Self {
         let shared = Arc::get_mut(&mut self.shared).expect("nothing shares it before it runs");
-        shared.orders = Some(orders);
+        shared.orders = orders;
         self
     }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use sutler_node::report::SourceKind;
 use sutler_node::size::ByteCount;
-use sutler_node::status::ProxyStatus;
+use sutler_node::status::{OrdersStatus, ProxyStatus};
 
 use crate::access::{Absent, DataArgs};
 use crate::output::{Output, Stop, printable};
@@ -60,11 +60,33 @@ impl StatusArgs {
                 if let Some(proxy) = &service.proxy {
                     show_proxy(proxy, output)?;
                 }
+                if let Some(orders) = &service.orders {
+                    show_orders(orders, output)?;
+                }
             }
         }
         output.json(&status)?;
         Ok(access.close()?)
     }
+}
+
+fn show_orders(orders: &OrdersStatus, output: Output) -> Result<(), Stop> {
+    match orders.version {
+        Some(version) => output.line(format_args!(
+            "orders    statement {version}, issued {}, good until {}",
+            orders.issued.as_deref().unwrap_or("at a time that it does not say"),
+            orders.expires.as_deref().unwrap_or("it is replaced"),
+        ))?,
+        None => output.line("orders    none yet")?,
+    }
+    if !orders.refused_roles.is_empty() {
+        let roles = orders.refused_roles.join(", ");
+        output.line(format_args!("          not believed: {}", printable(&roles)))?;
+    }
+    output.line(format_args!(
+        "          {} denials by themselves, {} reports wait",
+        orders.denials, orders.reports_waiting
+    ))
 }
 
 fn show_proxy(proxy: &ProxyStatus, output: Output) -> Result<(), Stop> {

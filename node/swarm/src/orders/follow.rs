@@ -9,31 +9,24 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustls::pki_types::UnixTime;
-use sutler_cache::trust::{CreateError, OpenError, TrustStore};
-use sutler_orders::admission::{Revocation, Revocations};
-use sutler_orders::text::Utc;
-use sutler_orders::{Kind, Order, OrderError};
 use sutler_protocol::frame::News;
-use sutler_protocol::manifest::{LoadError, TargetPath, Trusted};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::believe::{Believer, FollowError};
 use super::board::Board;
-use super::manifest::{From, Manifest, UpdateError, update};
 use super::{Latest, Orders as _};
 use crate::endpoint::Endpoint;
 use crate::gateway::causes;
-use crate::identity::{Revoked, TrustedClock};
 use crate::peer::{Peer, RequestError};
 
 /// How often a machine asks by itself, as DESIGN's backstop says.
@@ -51,48 +44,12 @@ const HEARD_MAX: usize = 64;
 
 /// Follows the orders of others.
 pub struct Follower {
+    /// Absent while it refreshes, elsewhere.
+    believer: Option<Believer>,
     endpoint: Endpoint,
-    sources: Vec<SocketAddr>,
-    folder: PathBuf,
     board: Board,
-    believed: Option<Believed>,
-    clock: TrustedClock,
+    sources: Vec<SocketAddr>,
     poll_every: Duration,
-}
-
-/// What is believed, in memory and on the disk.
-struct Believed {
-    trusted: Trusted,
-    store: TrustStore,
-}
-
-/// Why a machine cannot follow.
-#[derive(Debug, thiserror::Error)]
-pub enum FollowError {
-    /// What was believed cannot be read.
-    #[error("open what {} believes", .folder.display())]
-    Open {
-        /// The folder of the orders.
-        folder: PathBuf,
-        /// Why.
-        source: OpenError,
-    },
-    /// The root that was handed over is no root.
-    #[error("begin to believe in {}", .folder.display())]
-    Create {
-        /// The folder of the orders.
-        folder: PathBuf,
-        /// Why.
-        source: CreateError,
-    },
-    /// What was believed does not hold by itself.
-    #[error("load what {} believes", .folder.display())]
-    Load {
-        /// The folder of the orders.
-        folder: PathBuf,
-        /// Why.
-        source: LoadError,
-    },
 }
 
 /// Something that a source told.
@@ -102,27 +59,22 @@ enum Heard {
 }
 
 impl Follower {
-    /// Opens what `folder` believes; `root` is what an admin handed over, for a folder that believes
-    /// nothing yet. Waits for the disk.
+    /// Opens what `folder` believes, to follow `sources`, of which at most [`SOURCES_MAX`] are heeded;
+    /// `root` is what an admin handed over, for a folder that believes nothing yet. Waits for the disk.
     ///
     /// # Errors
     ///
-    /// [`FollowError`]; [`OpenError::NotMade`] where there is neither.
+    /// [`FollowError`], as by [`Believer::open`].
     pub fn open(
         folder: &Path,
         root: Option<&Bytes>,
         board: Board,
         endpoint: Endpoint,
-        sources: Vec<SocketAddr>,
+        mut sources: Vec<SocketAddr>,
     ) -> Result<Self, FollowError> {
-        let believed = Believed::open(folder, root)?;
-        let clock = endpoint.clock().clone();
-        let (folder, poll_every) = (folder.to_owned(), POLL_EVERY);
-        let mut follower =
-            Self { endpoint, sources, folder, board, believed: Some(believed), clock, poll_every };
-        follower.sources.truncate(SOURCES_MAX);
-        follower.recall();
-        Ok(follower)
+        sources.truncate(SOURCES_MAX);
+        let believer = Believer::open(folder, root, board.clone(), endpoint.clone())?;
+        Ok(Self { believer: Some(believer), endpoint, board, sources, poll_every: POLL_EVERY })
     }
 
     /// Asks by itself after so long a silence instead of [`POLL_EVERY`].
@@ -130,20 +82,6 @@ impl Follower {
     pub const fn poll_every(mut self, poll_every: Duration) -> Self {
         self.poll_every = poll_every;
         self
-    }
-
-    /// Brings to mind what was believed last, from the disk alone.
-    fn recall(&mut self) {
-        let Some(Believed { trusted, store }) = &mut self.believed else { return };
-        if let Some(issued) = trusted.timestamp().and_then(|timestamp| timestamp.issued()) {
-            raise(&self.clock, issued);
-        }
-        let now = now(&self.clock);
-        match update(trusted, store, self.board.mirror(), From::Mirror, now) {
-            Ok(manifest) => tell(&self.board, &self.endpoint, manifest),
-            Err(UpdateError::Nothing) => {}
-            Err(error) => info!(error = error.said(), "the last manifest has to be fetched again"),
-        }
     }
 
     /// Follows until `shutdown`.
@@ -205,122 +143,37 @@ impl Follower {
                 false
             }
             News::Timestamp(timestamp) => {
-                let believed = self.believed.as_ref();
-                let known = believed.and_then(|believed| believed.trusted.timestamp());
-                let is_told = self.board.news().borrow().timestamp.is_some();
-                if is_told && known.is_some_and(|known| known.bytes()[..] == timestamp[..]) {
-                    return false;
-                }
-                self.refresh(from).await
+                let believer = self.believer.as_ref();
+                let is_known = believer.is_some_and(|believer| believer.knows(&timestamp));
+                !is_known && self.refresh(from).await
             }
         }
     }
 
     /// Refreshes from a peer, and says whether that went well.
     async fn refresh(&mut self, from: Peer) -> bool {
-        let believed = self.believed.take();
-        let (folder, board, clock) = (self.folder.clone(), self.board.clone(), self.clock.clone());
-        let endpoint = self.endpoint.clone();
         let (name, runtime) = (from.name().clone(), Handle::current());
+        let Some(mut believer) = self.believer.take() else { return false };
         let refreshed = tokio::task::spawn_blocking(move || {
-            let mut believed = match believed {
-                Some(believed) => believed,
-                // Given up before, because it could not be kept.
-                None => Believed::open(&folder, None).map_err(|error| causes(&error))?,
-            };
-            let Believed { trusted, store } = &mut believed;
-            let from = From::Peer(from, runtime);
-            let updated = update(trusted, store, board.mirror(), from, now(&clock));
-            // The statement holds even where the orders are not whole.
-            if let Some(issued) = trusted.timestamp().and_then(|known| known.issued()) {
-                raise(&clock, issued);
-            }
-            match updated {
-                Ok(manifest) => {
-                    tell(&board, &endpoint, manifest);
-                    Ok((Some(believed), None))
-                }
-                Err(error) if error.is_own() => Ok((None, Some(error.said()))),
-                Err(error) => Ok((Some(believed), Some(error.said()))),
-            }
+            let refreshed = believer.refresh(from, runtime);
+            (believer, refreshed)
         });
-        let (believed, trouble) = match refreshed.await {
-            Ok(Ok(refreshed)) => refreshed,
-            Ok(Err(error)) => (None, Some(error)),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        self.believed = believed;
-        if let Some(error) = &trouble {
-            warn!(peer.id = %name, error, "the manifest was not brought up to date");
-        }
-        trouble.is_none()
-    }
-}
-
-impl Believed {
-    fn open(folder: &Path, root: Option<&Bytes>) -> Result<Self, FollowError> {
-        let path = folder.join("trust");
-        let named = || folder.to_owned();
-        let (store, kept) = match (TrustStore::open(&path), root) {
-            (Err(OpenError::NotMade), Some(root)) => {
-                let create = |source| FollowError::Create { folder: named(), source };
-                std::fs::create_dir_all(folder).map_err(CreateError::Write).map_err(create)?;
-                drop(TrustStore::create(&path, root).map_err(create)?);
-                TrustStore::open(&path)
+        match refreshed.await {
+            Ok((believer, refreshed)) => {
+                self.believer = Some(believer);
+                if let Err(error) = &refreshed {
+                    let error = causes(error);
+                    warn!(peer.id = %name, error, "the manifest was not brought up to date");
+                }
+                refreshed.is_ok()
             }
-            (opened, _) => opened,
-        }
-        .map_err(|source| FollowError::Open { folder: named(), source })?;
-        let trusted =
-            Trusted::load(&kept).map_err(|source| FollowError::Load { folder: named(), source })?;
-        Ok(Self { trusted, store })
-    }
-}
-
-/// Tells the board of a manifest, and shuts out whom it revokes.
-fn tell(board: &Board, endpoint: &Endpoint, manifest: Manifest) {
-    let version = manifest.statement.version;
-    let revoked = revoked(&manifest);
-    match board.set_manifest(manifest) {
-        Ok(()) => info!(manifest.version = version.number(), "the manifest is up to date"),
-        Err(error) => warn!(%error, "denials cannot be read, so the manifest is not heeded"),
-    }
-    match revoked {
-        Some(Ok(revoked)) => {
-            let closed = endpoint.set_revoked(revoked);
-            if closed > 0 {
-                info!(closed, "connections of revoked members were closed");
+            Err(error) => {
+                // What it believed is on the disk, and a start finds it; until then nothing new is.
+                error!(%error, "the manifest is followed no longer");
+                false
             }
         }
-        // Who was shut out before stays so.
-        Some(Err(error)) => warn!(error = causes(&error), "the revocations cannot be read"),
-        None => {}
     }
-}
-
-/// Returns whom a manifest revokes, if it says anything of it.
-fn revoked(manifest: &Manifest) -> Option<Result<Revoked, OrderError>> {
-    let (_, path) = Kind::Revocations.target(None)?;
-    let bytes = manifest.files.get(&TargetPath::from(path.as_str()))?;
-    Some(Order::<Revocations>::read(bytes).map(|order| {
-        let at = |until: Utc| {
-            let secs = u64::try_from(until.instant().as_second()).unwrap_or_default();
-            UnixTime::since_unix_epoch(Duration::from_secs(secs))
-        };
-        let member = |one: &Revocation| (one.member.member().clone(), one.until.map(at));
-        let members = order.body.revocations.iter().map(member).collect();
-        Revoked { members, ..Revoked::default() }
-    }))
-}
-
-fn raise(clock: &TrustedClock, issued: jiff::Timestamp) {
-    let secs = u64::try_from(issued.as_second()).unwrap_or_default();
-    clock.raise(UnixTime::since_unix_epoch(Duration::from_secs(secs)));
-}
-
-fn now(clock: &TrustedClock) -> jiff::Timestamp {
-    let secs = i64::try_from(clock.now().as_secs()).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_second(secs).unwrap_or(jiff::Timestamp::MAX)
 }
 
 /// Returns a time up to a tenth shorter or longer, so that a fleet that started together does not ask

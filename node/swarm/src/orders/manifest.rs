@@ -9,7 +9,6 @@
 //! refreshes from this machine finds all that it pins.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::io;
 use std::time::SystemTime;
 
@@ -122,9 +121,6 @@ pub enum UpdateError {
 /// Why a document could not be asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// There is no peer to ask: only what is here can be used.
-    #[error("it is not here, and nobody is asked")]
-    Nobody,
     /// The repository calls it something that is no place.
     #[error("there is no such place")]
     Place,
@@ -157,10 +153,14 @@ pub enum KeepError {
     },
 }
 
-/// Whom an update asks: a peer, or only what is here.
+/// Whom an update asks.
 #[derive(Clone)]
 pub(super) enum From {
+    /// A peer.
     Peer(Peer, Handle),
+    /// A repository on this machine.
+    Folder(Mirror),
+    /// Nobody: what was believed last is brought to mind.
     Mirror,
 }
 
@@ -182,7 +182,7 @@ pub(super) fn update(
     keeping
         .pass_on(&RoleName::root(), trusted.root().version(), trusted.root().bytes())
         .map_err(|source| drive_error(DriveError::Keep(source)))?;
-    if matches!(asked.from, From::Peer(..)) {
+    if !matches!(asked.from, From::Mirror) {
         drive::refresh(trusted, &mut asked, &mut keeping, now).map_err(drive_error)?;
     }
     let as_of = last_good(trusted, now).ok_or(UpdateError::Nothing)?;
@@ -283,6 +283,7 @@ impl Asked {
             From::Peer(peer, runtime) => runtime
                 .block_on(peer.document(place, bytes_max))
                 .map_err(|source| AskError::Peer { address: peer.address(), source }),
+            From::Folder(repository) => repository.read(place).map_err(AskError::Disk),
             From::Mirror => self.mirror.read(place).map_err(AskError::Disk),
         }
     }
@@ -376,10 +377,5 @@ impl UpdateError {
             | Self::Mismatch { .. }
             | Self::TooMuch => false,
         }
-    }
-
-    /// Returns the error and its causes in one line.
-    pub fn said(&self) -> String {
-        causes(self as &dyn Error)
     }
 }

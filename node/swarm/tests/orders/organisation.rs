@@ -178,7 +178,7 @@ impl Organisation {
         let gateway = StoreGateway { store, arrivals: Arrivals::default() };
         let stop = CancellationToken::new();
         let server = Server::new(endpoint.clone(), gateway, Arc::new(Counters::default()))
-            .orders(Arc::new(board.clone()) as Arc<dyn Orders>);
+            .orders(Some(Arc::new(board.clone()) as Arc<dyn Orders>));
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run(stop.clone()));
         Machine { board, endpoint, address, folder, stop, tasks }

@@ -128,11 +128,8 @@ impl Organisation {
         let gateway = StoreGateway { store: store.clone(), arrivals: arrivals.clone() };
         let stop = CancellationToken::new();
         let server = Server::new(endpoint.clone(), gateway, counters.clone())
-            .connections_max(setup.connections_max);
-        let server = match setup.orders {
-            Some(orders) => server.orders(orders),
-            None => server,
-        };
+            .connections_max(setup.connections_max)
+            .orders(setup.orders);
         let server = tokio::spawn(server.run(stop.clone()));
         let fetcher = Fetcher::new(endpoint, store.clone(), arrivals, None, counters.clone());
         Machine { store, fetcher, address, counters, stop, server, folder }
