@@ -8,6 +8,7 @@
 //! | 2,000 small files | [`small`] |
 //! | One content to a crowd | [`fan_out`] |
 //! | A vendor's index, verified and parsed | [`index`] |
+//! | 1,000 approvals, evaluated | [`evaluate`] |
 //! | The caching proxy; a line that is slow | [`proxy`], [`mod@line`] |
 //! | A file into the store; a node that starts again | [`add`], [`restart`] |
 //! | How large, how often, on what? | [`scale`] |
@@ -21,6 +22,7 @@ mod add;
 mod bare;
 mod beside;
 mod crowd;
+mod evaluate;
 mod fan_out;
 mod ground;
 mod index;
@@ -78,6 +80,8 @@ enum Job {
     Index,
     /// The caching proxy, warm and cold, beside nginx `proxy_cache` and apt-cacher-ng.
     Proxy,
+    /// 1,000 approvals, read and evaluated as a device does.
+    Evaluate,
     /// Until a node listens again that was killed with half of 8 GiB.
     Restart,
 }
@@ -120,6 +124,7 @@ impl Job {
             Self::Add => add::run(scale),
             Self::Index => index::run(scale),
             Self::Proxy => proxy::run(scale),
+            Self::Evaluate => evaluate::run(scale),
             Self::Restart => restart::run(scale),
         }
     }

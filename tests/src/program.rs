@@ -20,9 +20,9 @@ pub fn sutler_tuf() -> PathBuf {
     beside("sutler-tuf")
 }
 
-/// Returns the Python that has python-tuf: `cargo xtask test` makes it in the target folder. `None` if it
-/// is not there.
-pub fn python_tuf() -> Option<PathBuf> {
+/// Returns the Python that has python-tuf and python-dateutil: `cargo xtask test` makes it in the target folder.
+/// `None` if it is not there.
+pub fn python() -> Option<PathBuf> {
     let test = test_program();
     let mut folders = test.ancestors().skip(1).take(4).map(|folder| {
         // As tools/xtask/src/python.rs makes it.

@@ -297,7 +297,7 @@ fn a_mistake_in_the_arguments_ends_with_1() {
 
 #[test]
 fn a_repository_that_python_tuf_wrote_is_believed_delegations_and_all() {
-    let Some(python) = program::python_tuf() else {
+    let Some(python) = program::python() else {
         let test = "a_repository_that_python_tuf_wrote_is_believed_delegations_and_all";
         return sutler_tests::skip(test, "cargo xtask test has not set up python-tuf");
     };

@@ -1,4 +1,4 @@
-//! The Python that has python-tuf: the other implementation that the manifest's tests meet.
+//! The Python that has python-tuf and python-dateutil: the other implementations that tests meet.
 //!
 //! A virtual environment in the target folder, with fixed versions. Without it the tests that need it say
 //! that they skip themselves, which CI does not let pass.
@@ -9,12 +9,14 @@ use std::process::{Command, Stdio};
 use crate::debian;
 use crate::steps::run;
 
-/// What is installed: python-tuf, and the library of its keys.
-const PACKAGES: [&str; 2] = ["tuf==7.0.1", "securesystemslib[crypto]==1.6.0"];
+/// What is installed: python-tuf, the library of its keys, and what expands windows.
+const PACKAGES: [&str; 3] =
+    ["tuf==7.0.1", "securesystemslib[crypto]==1.6.0", "python-dateutil==2.9.0.post0"];
 
 /// Says in Python whether it is all there.
-const IS_THERE: &str = "import cryptography, tuf, securesystemslib, sys; \
-    sys.exit(tuf.__version__ != '7.0.1' or securesystemslib.__version__ != '1.6.0')";
+const IS_THERE: &str = "import cryptography, dateutil, tuf, securesystemslib, sys; \
+    sys.exit(tuf.__version__ != '7.0.1' or securesystemslib.__version__ != '1.6.0' \
+    or dateutil.__version__ != '2.9.0.post0')";
 
 /// Makes the environment, or says why there is none.
 pub(crate) fn provide() {
@@ -26,7 +28,7 @@ pub(crate) fn provide() {
         return;
     }
     if let Err(error) = make(&environment) {
-        eprintln!("xtask: without python-tuf, tests that meet it are skipped: {error:#}");
+        eprintln!("xtask: without its Python, tests that meet others' code are skipped: {error:#}");
     }
 }
 
