@@ -55,6 +55,8 @@ pub struct Config {
     pub http_proxy: HttpProxyConfig,
     /// The `[orders]` table: whose orders are passed on.
     pub orders: OrdersConfig,
+    /// The `[join_relay]` table: a way to control's enrolment port for devices that reach only this node.
+    pub join_relay: JoinRelayConfig,
 }
 
 /// The `[store]` table: how much may be kept.
@@ -77,6 +79,16 @@ pub struct StoreConfig {
 pub struct HttpConfig {
     /// Address of `/metrics` and `/healthz`. Absent: they are off.
     pub listen: Option<SocketAddr>,
+}
+
+/// The `[join_relay]` table: a way to control's enrolment port for devices that reach only this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JoinRelayConfig {
+    /// UDP address that devices ask at. Absent: nothing is passed on.
+    pub listen: Option<SocketAddr>,
+    /// Control's enrolment port, `host:port`; looked up for each device.
+    pub control: Option<String>,
 }
 
 /// The `[limits]` table: how much others may ask of this machine.
@@ -173,6 +185,7 @@ impl Config {
             http: part(&mut table, "http", &mut mistakes),
             http_proxy: part(&mut table, "http_proxy", &mut mistakes),
             orders: part(&mut table, "orders", &mut mistakes),
+            join_relay: part(&mut table, "join_relay", &mut mistakes),
         };
         mistakes.extend(
             table
@@ -202,6 +215,11 @@ impl Config {
         let problems = self.orders.problems().into_iter();
         mistakes
             .extend(problems.map(|(key, message)| Mistake::new(format!("orders.{key}"), message)));
+        let JoinRelayConfig { listen, control } = &self.join_relay;
+        if listen.is_some() != control.is_some() {
+            let message = "listen and control belong together: where to hear, and whom to tell";
+            mistakes.push(Mistake::new("join_relay", message));
+        }
         let problems = self.transport.problems();
         mistakes.extend(problems.into_iter().map(|message| Mistake::new("transport", message)));
     }

@@ -7,12 +7,16 @@
 //! to, and drains first.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sutler_swarm::arrivals::Arrivals;
 use sutler_swarm::counters::Counters;
 use sutler_swarm::endpoint::BindError;
+use sutler_swarm::enrol::device::control_addresses;
+use sutler_swarm::enrol::relay::JoinRelay;
+use sutler_swarm::enrol::renew::keep_renewed;
 use sutler_swarm::identity::{Identity, LoadError};
 use sutler_swarm::orders::Orders;
 use sutler_swarm::origin::{OriginConfig, Origins, ProxyEnvironment, Resolve, SystemResolver};
@@ -23,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::adopt;
-use crate::config::Config;
+use crate::config::{Config, JoinRelayConfig};
 use crate::data::DataFolder;
 use crate::failure::{Failure, Kind};
 use crate::fill::{Filler, Keep, LINGER};
@@ -51,6 +55,9 @@ pub struct Node {
     relay: Option<Relay>,
     /// What is answered about orders.
     orders: Option<Arc<dyn Orders>>,
+    join_relay: Option<JoinRelay>,
+    /// The identity folder, and what lies in it, to be renewed.
+    identity: (PathBuf, Identity),
     connections_max: usize,
     scrub_bytes_per_second: u64,
     stop_bringing: CancellationToken,
@@ -118,9 +125,8 @@ impl Node {
         });
         let proxy = proxy.transpose()?;
         let relay = Relay::open(data, &config.orders, &endpoint)?;
-        let gauge = proxy.as_ref().map(Proxy::gauge);
-        let meter =
-            Meter::new(store.store().clone(), Arc::clone(&counters), filler.clone(), gauge.clone());
+        let (gauge, filling) = (proxy.as_ref().map(Proxy::gauge), filler.clone());
+        let meter = Meter::new(store.store().clone(), counters.clone(), filling, gauge.clone());
         let service = NodeService {
             started: Instant::now(),
             identity: endpoint.name().to_string(),
@@ -139,8 +145,9 @@ impl Node {
         let local = LocalServer::bind(data, Arc::clone(&owner) as Arc<_>)
             .map_err(|error| Failure::from_error(Kind::Store, &error))?;
         let http = config.http.listen.map(|listen| HttpServer::bind(listen, meter)).transpose()?;
-        let connections_max = config.limits.connections_max.get();
         Ok(Self {
+            join_relay: join_relay(&config.join_relay)?,
+            identity: (data.identity(), endpoint.identity().clone()),
             endpoint,
             address,
             owner,
@@ -152,7 +159,7 @@ impl Node {
             proxy,
             orders: relay.as_ref().map(Relay::orders),
             relay,
-            connections_max,
+            connections_max: config.limits.connections_max.get(),
             scrub_bytes_per_second: config.store.scrub_bytes_per_second.0,
             stop_bringing,
         })
@@ -166,6 +173,11 @@ impl Node {
     /// Returns the address of `/metrics` and `/healthz`, if they are on.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().map(HttpServer::address)
+    }
+
+    /// Returns the address at which joiners are passed on to control, if they are.
+    pub fn join_relay_address(&self) -> Option<SocketAddr> {
+        self.join_relay.as_ref().and_then(|relay| relay.local_address().ok())
     }
 
     /// Returns the address of the caching proxy, if it is on.
@@ -216,19 +228,20 @@ impl Node {
             serving.run(stop).await;
             Ok(())
         });
-        let (local, stop) = (self.local, shutdown.clone());
-        services.spawn(async move { local.run(stop).await });
+        services.spawn(self.local.run(shutdown.clone()));
         if let Some(http) = self.http {
-            let stop = shutdown.clone();
-            services.spawn(async move { http.run(stop).await });
+            services.spawn(http.run(shutdown.clone()));
         }
         if let Some(proxy) = self.proxy {
-            let stop = shutdown.clone();
-            services.spawn(async move { proxy.run(stop).await });
+            services.spawn(proxy.run(shutdown.clone()));
         }
         if let Some(relay) = self.relay {
             services.spawn(relay.run(shutdown.clone()));
         }
+        if let Some(relay) = self.join_relay {
+            services.spawn(relay.run(shutdown.clone()));
+        }
+        services.spawn(renewal(self.identity, self.endpoint.clone(), shutdown.clone()));
         let (store, stop) = (self.fetcher.store().clone(), shutdown.clone());
         services.spawn(async move {
             let told = stop.clone();
@@ -303,6 +316,32 @@ fn origins_by(config: &OriginConfig, resolver: &Arc<dyn Resolve>) -> Result<Orig
     Origins::with(config, &ProxyEnvironment::of_process(), resolver).map_err(|error| {
         let causes = error.problems.iter().map(ToString::to_string).collect();
         Failure { causes, ..Failure::new(Kind::Usage, "use the [origin] part of the config") }
+    })
+}
+
+/// Keeps the identity renewed that lies in a folder.
+async fn renewal(
+    (dir, identity): (PathBuf, Identity),
+    endpoint: Endpoint,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    // One that was issued by hand says nowhere to renew it.
+    if control_addresses(&dir).is_ok_and(|addresses| !addresses.is_empty()) {
+        keep_renewed(dir, identity, endpoint.clock().clone(), shutdown).await;
+    } else {
+        shutdown.cancelled().await;
+    }
+    Ok(())
+}
+
+/// Listens for joiners to be passed on, if a config says so.
+fn join_relay(config: &JoinRelayConfig) -> Result<Option<JoinRelay>, Failure> {
+    let Some((listen, control)) = config.listen.zip(config.control.clone()) else {
+        return Ok(None);
+    };
+    let bound = JoinRelay::bind(listen, control);
+    bound.map(Some).map_err(|error| {
+        Failure::because(Kind::Unreachable, format!("listen for joiners at {listen}"), &error)
     })
 }
 

@@ -77,6 +77,12 @@ pub enum Request {
         /// Raw bytes that follow, at most [`REPORT_BYTES_MAX`].
         bytes: u32,
     },
+    /// Says which machine speaks, so that one identity on two machines is noticed. Answered by
+    /// [`Answer::Greeted`].
+    Hello {
+        /// The machine's life from boot to boot.
+        instance: [u8; 16],
+    },
 }
 
 /// The body of [`Request::Open`].
@@ -184,6 +190,11 @@ pub enum Answer {
     News(News),
     /// What was handed over is kept, and will be passed on.
     Taken,
+    /// The machine was heard.
+    Greeted {
+        /// Whether no other machine was heard under its name in between.
+        alone: bool,
+    },
 }
 
 /// The body of [`Answer::Opened`].

@@ -105,6 +105,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("request.watch", Request::Watch),
         ("request.deny", Request::Deny(b"{}".to_vec())),
         ("request.report", Request::Report { bytes: 70_000 }),
+        ("request.hello", Request::Hello { instance: *b"0123456789abcdef" }),
     ]
 }
 
@@ -139,6 +140,7 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("answer.news.timestamp", Answer::News(News::Timestamp(b"{}".to_vec()))),
         ("answer.news.denial", Answer::News(News::Denial(b"{}".to_vec()))),
         ("answer.taken", Answer::Taken),
+        ("answer.greeted", Answer::Greeted { alone: false }),
     ];
     let refused = refusals.map(|(name, refusal)| (name, Answer::Refused(refusal)));
     answers.into_iter().chain(refused).collect()

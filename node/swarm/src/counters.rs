@@ -33,6 +33,8 @@ pub struct Counters {
     pub requests_refused: Counter,
     /// Peers that broke the protocol.
     pub violations: Counter,
+    /// Times that a machine spoke whose identity another one has too.
+    pub duplicate_identities: Counter,
     /// Chunks that peers reported as not verifying.
     pub mismatches: Counter,
     /// Bytes of contents and hash lists sent.

@@ -2,17 +2,18 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use quinn::TokioRuntime;
 use quinn_proto::HashedConnectionIdGenerator;
+use rustls::pki_types::UnixTime;
 
 use crate::ended::Ended;
 use crate::identity::{
-    Expect, Identity, PeerName, RenewError, Revoked, Terms, TlsError, TrustedClock,
-    client_config_on, peer_credentials, server_config_on,
+    Expect, Holders, Identity, Instance, Instances, PeerName, RenewError, Revoked, Terms, TlsError,
+    TrustedClock, client_config_on, peer_credentials, server_config_on,
 };
 use crate::knock;
 use crate::live::Live;
@@ -32,6 +33,10 @@ const INCOMING_BYTES_EACH: u64 = 32 << 10;
 /// node that is started anew is away for less.
 const AWAY_MIN: Duration = Duration::from_millis(800);
 
+/// How long an identity that two machines spoke under is called a duplicate: they speak once an hour at
+/// least.
+const DUPLICATE_FOR: Duration = Duration::from_hours(1);
+
 /// How long a goodbye may take: it is one packet, and nobody has to answer it.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
 
@@ -43,6 +48,7 @@ pub struct Endpoint {
     identity: Identity,
     clock: TrustedClock,
     live: Live,
+    instances: Arc<Mutex<Instances>>,
 }
 
 /// Why no endpoint could be made.
@@ -117,7 +123,14 @@ impl Endpoint {
         let mut quinn =
             quinn::Endpoint::new(config, Some(server), socket, runtime).map_err(failed)?;
         quinn.set_default_client_config(client);
-        Ok(Self { quinn, transport: Arc::new(transport), identity: identity.clone(), clock, live })
+        Ok(Self {
+            quinn,
+            transport: Arc::new(transport),
+            identity: identity.clone(),
+            clock,
+            live,
+            instances: Arc::default(),
+        })
     }
 
     /// Returns the address that the socket is bound to.
@@ -134,9 +147,31 @@ impl Endpoint {
         self.identity.name()
     }
 
+    /// Returns this machine's identity.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Returns the clock by which certificates are judged, to be raised by what was verified.
     pub const fn clock(&self) -> &TrustedClock {
         &self.clock
+    }
+
+    /// Takes note that a machine spoke under `name`, and returns whether another one did in between.
+    pub fn heard(&self, name: &PeerName, instance: Instance) -> Holders {
+        self.instances().heard(name, instance, self.clock.now())
+    }
+
+    /// Returns the names that two machines were heard under in the last hour: `duplicate-identity`.
+    pub fn duplicate_identities(&self) -> Vec<PeerName> {
+        let now = Duration::from_secs(self.clock.now().as_secs());
+        let since = UnixTime::since_unix_epoch(now.saturating_sub(DUPLICATE_FOR));
+        self.instances().duplicates(since)
+    }
+
+    fn instances(&self) -> MutexGuard<'_, Instances> {
+        // Whole between statements, so that a panic elsewhere does not spoil it.
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets in nobody that `revoked` covers from now on, and closes their connections, whichever

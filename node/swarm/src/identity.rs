@@ -26,6 +26,7 @@
 mod authority;
 mod clock;
 pub(crate) mod files;
+mod instance;
 mod load;
 mod name;
 mod refusal;
@@ -39,6 +40,7 @@ pub use authority::{
     LEAF_LIFETIME, Validity,
 };
 pub use clock::TrustedClock;
+pub use instance::{Holders, INSTANCE_BYTES, Instance, Instances, instance_here};
 pub(crate) use load::{CHAIN_FILE, KEY_FILE, ROOTS_FILE};
 pub use load::{Identity, LoadError, RenewError};
 pub use name::{

@@ -17,7 +17,7 @@ use url::Url;
 
 use crate::ended::Ended;
 use crate::gateway::Filled;
-use crate::identity::{HandshakeRefusal, PeerName, PeerNameError};
+use crate::identity::{HandshakeRefusal, Instance, PeerName, PeerNameError};
 use crate::knock;
 use crate::live::Entered;
 use crate::transport::MTU_MAX;
@@ -274,6 +274,23 @@ impl Peer {
                 .await
                 .map_err(|_| RequestError::Timeout)??;
         }
+    }
+
+    /// Says which machine this is, and returns whether no other was heard under its name in between.
+    ///
+    /// Cancel-safe: it may or may not have arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub async fn hello(&self, instance: Instance) -> Result<bool, RequestError> {
+        let asked = async {
+            match self.ask(&Request::Hello { instance }).await?.0 {
+                Answer::Greeted { alone } => Ok(alone),
+                other => Err(self.unexpected(other)),
+            }
+        };
+        timeout(ANSWER_TIMEOUT, asked).await.map_err(|_| RequestError::Timeout)?
     }
 
     /// Reports a chunk that came from the peer and did not verify; returns whether it verifies

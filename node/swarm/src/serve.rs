@@ -30,7 +30,6 @@ use crate::disk::Disk;
 use crate::endpoint::Endpoint;
 use crate::gateway::{Gateway, causes};
 use crate::identity::{PeerName, peer_credentials};
-use crate::live::Live;
 use crate::orders::Orders;
 use crate::peer::ConnectError;
 use crate::wire;
@@ -69,7 +68,7 @@ struct Shared<G> {
     orders: Option<Arc<dyn Orders>>,
     gate: ClassGate,
     sessions: Sessions,
-    live: Live,
+    endpoint: Endpoint,
     buffers: Buffers,
     disk: Disk,
     counters: Arc<Counters>,
@@ -85,7 +84,7 @@ impl<G: Gateway> Server<G> {
             orders: None,
             gate: ClassGate::default(),
             sessions: Sessions::new(endpoint.transport().clone(), CONNECTIONS_MAX),
-            live: endpoint.live().clone(),
+            endpoint: endpoint.clone(),
             buffers: Buffers::default(),
             disk: Disk::default(),
             counters,
@@ -205,7 +204,7 @@ async fn serve_connection<G: Gateway>(connecting: Connecting, shared: Arc<Shared
         info!(peer.id = %name, %address, "a peer has enough connections");
         return;
     };
-    let Some(_entered) = shared.live.enter(&connection, shown) else { return };
+    let Some(_entered) = shared.endpoint.live().enter(&connection, shown) else { return };
     serve_requests(connection, name, shared.clone()).instrument(span).await;
 }
 

@@ -177,8 +177,7 @@ async fn a_machine_that_joins_anew_keeps_what_it_was_until_it_is_the_other() {
 async fn a_machine_joins_through_its_sites_node_which_sees_no_secret() {
     let acme = World::new("acme");
     let port = acme.port();
-    let relay =
-        JoinRelay::bind("127.0.0.1:0".parse().unwrap(), port.address.to_string()).await.unwrap();
+    let relay = JoinRelay::bind("127.0.0.1:0".parse().unwrap(), port.address.to_string()).unwrap();
     let address = relay.local_address().unwrap();
     let stop = CancellationToken::new();
     let relaying = tokio::spawn(relay.run(stop.clone()));

@@ -48,13 +48,15 @@ struct Flow {
 
 impl JoinRelay {
     /// Binds the UDP port `address`; what comes there is passed on to `control`, a `host:port`, which is
-    /// looked up for each joiner.
+    /// looked up for each joiner. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
     /// What the system says.
-    pub async fn bind(address: SocketAddr, control: String) -> io::Result<Self> {
-        Ok(Self { socket: Arc::new(UdpSocket::bind(address).await?), control })
+    pub fn bind(address: SocketAddr, control: String) -> io::Result<Self> {
+        let socket = std::net::UdpSocket::bind(address)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: Arc::new(UdpSocket::from_std(socket)?), control })
     }
 
     /// Returns the address that the socket is bound to.

@@ -24,7 +24,7 @@ use url::Url;
 use super::Shared;
 use crate::arrivals::Stored;
 use crate::gateway::{Filled, Gateway, Served, causes, store_failed};
-use crate::identity::PeerName;
+use crate::identity::{Holders, Instance, PeerName};
 use crate::wire::{self, ReceiveError};
 
 /// How long a peer may take to say what it wants once it has opened a stream.
@@ -92,6 +92,7 @@ impl<G: Gateway> Answering<G> {
             Request::Document(document) => self.document(&mut send, document).await,
             Request::Watch => self.watch(&mut send).await,
             Request::Deny(denial) => self.deny(&mut send, denial).await,
+            Request::Hello { instance } => self.hello(&mut send, instance).await,
             Request::Report { bytes } => self.report(&mut send, &mut receive, bytes).await,
         };
         match answered {
@@ -107,6 +108,16 @@ impl<G: Gateway> Answering<G> {
                 reset(&mut send, error.close_code());
             }
         }
+    }
+
+    /// Takes note of the machine, and says so where two have one identity.
+    async fn hello(&self, send: &mut SendStream, instance: Instance) -> Result<(), AnswerError> {
+        let holders = self.shared.endpoint.heard(&self.name, instance);
+        if holders == Holders::Two {
+            warn!(address = %self.connection.remote_address(), "duplicate-identity");
+            self.shared.counters.duplicate_identities.add(1);
+        }
+        self.answer(send, &Answer::Greeted { alone: holders == Holders::One }).await
     }
 
     async fn open(&self, send: &mut SendStream, open: &Open) -> Result<(), AnswerError> {

@@ -175,6 +175,7 @@ impl Talk {
                 let (content, len) = (self.sample.id(), self.sample.len());
                 self.say(&Answer::Resolved { content, len }).await;
             }
+            Request::Hello { .. } => self.say(&Answer::Greeted { alone: true }).await,
             Request::Document(_) | Request::Watch | Request::Deny(_) | Request::Report { .. } => {
                 self.say(&Answer::Refused(Refusal::Absent)).await;
             }

@@ -136,3 +136,25 @@ async fn a_renewed_certificate_is_shown_without_a_new_socket() {
 
     assert!(agent.fetcher.endpoint().renew(&organisation.identity(Role::Agent)).is_err());
 }
+
+// T32
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cloned_disk_is_reported_as_a_duplicate_identity() {
+    let organisation = Organisation::new();
+    let (node, sample) = node_with_sample(&organisation);
+    let identity = organisation.identity(Role::Agent);
+    let machine = || {
+        organisation.set_up(Setup { identity: Some(identity.clone()), ..Setup::of(Role::Agent) })
+    };
+    let (original, clone) = (machine(), machine());
+    let (first, second) =
+        (connected(&original, &node, &sample).await, connected(&clone, &node, &sample).await);
+
+    assert!(first.hello([1; 16]).await.unwrap());
+    // A machine that was booted anew, for all that is known.
+    assert!(second.hello([2; 16]).await.unwrap());
+    assert_eq!(node.fetcher.endpoint().duplicate_identities(), []);
+    assert!(!first.hello([1; 16]).await.unwrap());
+    assert_eq!(node.fetcher.endpoint().duplicate_identities(), [identity.name().clone()]);
+    assert_eq!(node.counters.duplicate_identities.value(), 1);
+}
