@@ -9,7 +9,8 @@ use clap::{Parser, Subcommand};
 use sutler_node::failure::{Failure, Kind};
 
 use crate::command::{
-    add, apt_proxy, dev, device, fetch, inspect, join, node, org, status, store, token,
+    add, admin, apt_proxy, decide, dev, device, fetch, halt, inspect, join, key, manifest, node,
+    order, org, publish, set, site, status, store, token,
 };
 use crate::exit;
 use crate::logging::{self, Verbosity};
@@ -44,6 +45,47 @@ enum Command {
     /// See who has joined; accept, reject and retire machines.
     #[command(subcommand)]
     Device(device::Device),
+    /// Make the keys that orders are signed with, and say how they stand.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Let an admin sign no longer.
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
+    /// Say where the devices are.
+    #[command(subcommand)]
+    Site(site::SiteCommand),
+    /// Publish contents, for approvers to decide about.
+    Publish(publish::Publish),
+    /// Let the devices of a scope install contents, each in its window.
+    Approve(decide::Approve),
+    /// Let no device of a scope install contents.
+    Deny(decide::Deny),
+    /// Stop contents in a scope for now.
+    Pause(decide::Pause),
+    /// Take a pause or a denial back.
+    Resume(decide::Resume),
+    /// Let the devices of a scope install contents at once, outside of every window.
+    PatchNow(decide::PatchNow),
+    /// Stop contents everywhere for 72 hours, with control's own key.
+    Halt(halt::HaltArgs),
+    /// Say when the devices of a scope act.
+    #[command(subcommand)]
+    Schedule(set::ScheduleCommand),
+    /// Say how the devices of a scope behave.
+    #[command(subcommand)]
+    Policy(set::PolicyCommand),
+    /// Say what silence approves in a scope.
+    #[command(subcommand)]
+    Standing(set::StandingCommand),
+    /// Say in which order devices receive something.
+    #[command(subcommand)]
+    Ring(set::RingCommand),
+    /// Sign orders that several have to sign, one after the other.
+    #[command(subcommand)]
+    Order(order::OrderCommand),
+    /// Show what is published, and what changed.
+    #[command(subcommand)]
+    Manifest(manifest::ManifestCommand),
     /// Put files or URLs into the store.
     Add(add::Add),
     /// Run a site node: serve the store, and fill it from its origins.
@@ -94,6 +136,22 @@ impl Command {
             Self::Token(token) => token.run(output),
             Self::Join(join) => join.run(output),
             Self::Device(device) => device.run(output),
+            Self::Key(key) => key.run(output),
+            Self::Admin(admin) => admin.run(output),
+            Self::Site(site) => site.run(output),
+            Self::Publish(publish) => publish.run(output),
+            Self::Approve(approve) => approve.run(output),
+            Self::Deny(deny) => deny.run(output),
+            Self::Pause(pause) => pause.run(output),
+            Self::Resume(resume) => resume.run(output),
+            Self::PatchNow(now) => now.run(output),
+            Self::Halt(halt) => halt.run(output),
+            Self::Schedule(set) => set.run(output),
+            Self::Policy(set) => set.run(output),
+            Self::Standing(set) => set.run(output),
+            Self::Ring(set) => set.run(output),
+            Self::Order(order) => order.run(output),
+            Self::Manifest(show) => show.run(output),
             Self::Add(add) => add.run(output),
             Self::Node(node) => node.run(output),
             Self::Fetch(fetch) => fetch.run(output),

@@ -14,6 +14,8 @@
 //! | Who signs what in a new organisation? | [`preset`] |
 //! | How is a change put together, and signed by several? | [`change`], [`draft`] |
 //! | What did approvers decide? | [`decision`] |
+//! | How do two who collide go on? | [`rebase`] |
+//! | How does a role get new keys? | [`rotation`] |
 //! | What lies in an organisation's folder? | [`organisation`] |
 //! | Who has joined, by which token, and who renews? | [`members`] |
 //! | How much may there be? | [`bounds`] |
@@ -29,7 +31,9 @@ pub mod members;
 pub mod online;
 pub mod organisation;
 pub mod preset;
+pub mod rebase;
 pub mod repository;
+pub mod rotation;
 pub mod state;
 pub mod status;
 pub mod submission;

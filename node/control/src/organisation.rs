@@ -250,7 +250,55 @@ impl Folder {
             Err(error) => return Err(error.into()),
         };
         self.repository.write(&publication)?;
-        Ok(self.repository.read()?)
+        let state = self.repository.read()?;
+        self.retire_online_keys(&state).map_err(|source| {
+            PublishError::Write(WriteError { file: "online".to_owned(), source })
+        })?;
+        Ok(state)
+    }
+
+    /// Gives control's new keys their names, once nobody names the old ones any more.
+    fn retire_online_keys(&self, state: &State) -> io::Result<()> {
+        for name in ONLINE {
+            let folder = self.path.join("online");
+            let (old, new) =
+                (folder.join(format!("{name}.key")), folder.join(format!("{name}.new.key")));
+            let kind =
+                [Kind::Snapshot, Kind::Timestamp].into_iter().find(|kind| kind.as_str() == name);
+            let keys = match kind {
+                Some(kind) => Some(state.root.keys_of(kind)),
+                None => RoleName::delegated(name).and_then(|role| state.keys_of(&role)),
+            };
+            let holds = |path: &Path| {
+                let key = key::open_plain(path).ok();
+                key.is_some_and(|key| keys.as_ref().is_some_and(|keys| keys.has(key.id())))
+            };
+            if holds(&new) && !holds(&old) {
+                // The secret last: while it is here, this is not done.
+                match fs::rename(new.with_extension("pub"), old.with_extension("pub")) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => fs::rename(&new, &old)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does everything of [`Folder::publish`] but the writing.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`], the one that publishing would meet.
+    pub fn rehearse(
+        &self,
+        submission: &Submission,
+        keys: &OnlineKeys,
+        now: Timestamp,
+    ) -> Result<(), PublishError> {
+        let state = self.repository.read()?;
+        let accepted = submission::accept(&state, &self.organisation, submission, now)?;
+        online::publication(&state, &accepted, keys, &Map::new(), now)?;
+        Ok(())
     }
 
     /// Signs the timestamp anew, and the snapshot where it is time.

@@ -10,6 +10,7 @@ use sutler_control::members::{Change, ChangeError, OpenError, Record, Standing};
 use sutler_node::failure::{Failure, Kind};
 use sutler_swarm::enrol::token::hex;
 
+use crate::command::revoke::Revoke;
 use crate::output::{Output, Stop, table};
 
 #[derive(Debug, Subcommand)]
@@ -22,6 +23,8 @@ pub(crate) enum Device {
     Reject(Named),
     /// Give a lost or replaced machine no certificate any more, and free its name.
     Retire(Named),
+    /// Let a member in no longer, wherever it comes: an order that every node and device follows.
+    Revoke(Revoke),
 }
 
 const LIST_EXAMPLES: &str = "\
@@ -60,6 +63,7 @@ impl Device {
             Self::Accept(named) => named.change(Change::Accept, output),
             Self::Reject(named) => named.change(Change::Reject, output),
             Self::Retire(named) => named.change(Change::Retire, output),
+            Self::Revoke(revoke) => revoke.run(output),
         }
     }
 }

@@ -14,6 +14,7 @@ use sutler_swarm::identity::{
     LEAF_LIFETIME, Label, Member, Organisation, Validity, random_label,
 };
 
+use crate::command::found::Found;
 use crate::output::{Output, Stop};
 
 #[derive(Debug, Subcommand)]
@@ -28,7 +29,10 @@ pub(crate) enum Org {
 
 const INIT_EXAMPLES: &str = "\
 Examples:
-  sutler org init ./acme-ca --org acme";
+  sutler org init ./acme-ca --org acme
+  sutler org init ./home --org home --preset solo
+  sutler org init ./acme --org acme --preset team --root anna.pub --root ben.pub --root cleo.pub \\
+      --approver all=dora.pub,emil.pub:2 --key anna.key --key ben.key";
 
 const INTERMEDIATE_EXAMPLES: &str = "\
 Examples:
@@ -48,6 +52,8 @@ pub(crate) struct Init {
     /// The organisation's name: lower-case letters, digits, dots and dashes.
     #[arg(long, value_name = "NAME")]
     org: Organisation,
+    #[command(flatten)]
+    found: Found,
 }
 
 #[derive(Debug, Args)]
@@ -110,15 +116,11 @@ impl Org {
 
 impl Init {
     fn run(self, output: Output) -> Result<(), Stop> {
-        let authority = Authority::create(&self.org_dir, self.org).map_err(|error| {
-            let kind = match &error {
-                AuthorityCreateError::Write { source, .. } => Kind::of_io(source, Kind::File),
-                AuthorityCreateError::Exists { .. } => Kind::File,
-                AuthorityCreateError::Certificate(_) => Kind::Internal,
-            };
-            Failure::from_error(kind, &error)
-        })?;
-        let organisation = authority.organisation();
+        let organisation = if self.found.is_wanted() {
+            self.with_manifest(output)?
+        } else {
+            create(&self.org_dir, self.org)?.organisation().clone()
+        };
         output.line(format_args!(
             "organisation {organisation} in {}: keep this folder offline",
             self.org_dir.display()
@@ -127,6 +129,49 @@ impl Init {
             "organisation": organisation.as_str(), "folder": self.org_dir.display().to_string(),
         }))
     }
+
+    /// Makes all of the folder beside its place, and gives it its name at the end: what was cut short is no
+    /// organisation.
+    fn with_manifest(&self, output: Output) -> Result<Organisation, Stop> {
+        let dir = &self.org_dir;
+        let failed = |error: std::io::Error| {
+            Failure::because(
+                Kind::of_io(&error, Kind::File),
+                format!("make {}", dir.display()),
+                &error,
+            )
+        };
+        if dir.exists() {
+            let exists = AuthorityCreateError::Exists { dir: dir.clone() };
+            return Err(not_created(&exists).into());
+        }
+        let parent = match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        std::fs::create_dir_all(parent).map_err(failed)?;
+        let staging =
+            tempfile::Builder::new().prefix(".sutler-new-").tempdir_in(parent).map_err(failed)?;
+        let beside = staging.path().join("org");
+        let organisation = create(&beside, self.org.clone())?.organisation().clone();
+        self.found.run(&beside, output)?;
+        std::fs::rename(&beside, dir).map_err(failed)?;
+        std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+        Ok(organisation)
+    }
+}
+
+fn create(dir: &Path, organisation: Organisation) -> Result<Authority, Failure> {
+    Authority::create(dir, organisation).map_err(|error| not_created(&error))
+}
+
+fn not_created(error: &AuthorityCreateError) -> Failure {
+    let kind = match error {
+        AuthorityCreateError::Write { source, .. } => Kind::of_io(source, Kind::File),
+        AuthorityCreateError::Exists { .. } => Kind::File,
+        AuthorityCreateError::Certificate(_) => Kind::Internal,
+    };
+    Failure::from_error(kind, error)
 }
 
 impl Intermediate {

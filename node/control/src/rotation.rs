@@ -1,0 +1,176 @@
+//! New keys for a role, and an admin who leaves. Pure: it makes the draft that old and new signers sign.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use sutler_protocol::manifest::key::Key;
+use sutler_protocol::manifest::sign::ProposeError;
+use sutler_protocol::manifest::{Expires, KeyId, Kind, RoleName, Root, Signed};
+
+use crate::change::{Change, ChangeError};
+use crate::draft::Draft;
+use crate::preset::ROOT_LIFETIME;
+use crate::state::State;
+
+/// New keys for a role.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewKeys {
+    /// The role: root, targets, snapshot, timestamp, or a delegated one.
+    pub role: String,
+    /// The keys that sign from now on.
+    pub keys: Vec<Key>,
+    /// How many of them have to; as before if absent.
+    pub threshold: Option<u64>,
+}
+
+/// Why no draft was made.
+#[derive(Debug, thiserror::Error)]
+pub enum RotateError {
+    /// There is no such role.
+    #[error("give {role} new keys: there is no such role")]
+    NoRole {
+        /// Which.
+        role: String,
+    },
+    /// A threshold that can never be reached, or is none.
+    #[error("give {role} new keys: {threshold} of {keys} different keys cannot sign")]
+    Threshold {
+        /// Which role.
+        role: String,
+        /// How many have to sign.
+        threshold: u64,
+        /// How many there are.
+        keys: usize,
+    },
+    /// Nobody of that name signs anything.
+    #[error("remove {name}: no admin of that name signs anything")]
+    NoAdmin {
+        /// The name.
+        name: String,
+    },
+    /// The root has the last version that there is, or the clock is at the end of time.
+    #[error("sign a new root: there is no next one")]
+    Last,
+    /// A change that cannot be made.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// A root that nobody would believe.
+    #[error("propose the new root")]
+    Propose(#[from] ProposeError),
+}
+
+/// Returns the draft that gives these roles new keys.
+///
+/// A role's document is in it as well where its present signatures would no longer do.
+///
+/// # Errors
+///
+/// [`RotateError`].
+pub fn rotate(
+    state: &State,
+    mut change: Change<'_>,
+    new: &[NewKeys],
+    names: &BTreeMap<String, Option<KeyId>>,
+    now: Timestamp,
+) -> Result<Draft, RotateError> {
+    let mut root: Option<Root> = None;
+    for NewKeys { role, keys, threshold } in new {
+        let top = [Kind::Root, Kind::Targets, Kind::Snapshot, Kind::Timestamp];
+        let Some(kind) = top.into_iter().find(|kind| kind.as_str() == role) else {
+            delegate_anew(state, &mut change, role, keys, *threshold)?;
+            continue;
+        };
+        let next = root.get_or_insert_with(|| state.root.document().clone());
+        let before = next.roles.get(kind.as_str()).map_or(1, |entry| entry.threshold);
+        let threshold = reachable(role, keys, threshold.unwrap_or(before))?;
+        next.set_keys(kind, keys, threshold);
+        if kind == Kind::Targets {
+            // Signed by the old keys and the new ones: it is published before the root that lists the new ones.
+            change.targets()?;
+        }
+    }
+    if !names.is_empty() {
+        let targets = change.targets()?;
+        let ours = targets.extra.entry("sutler").or_insert_with(|| serde_json::json!({}));
+        let admins = ours.as_object_mut().map(|ours| ours.entry("admins"));
+        let admins = admins.map(|entry| entry.or_insert_with(|| serde_json::json!({})));
+        if let Some(Value::Object(admins)) = admins {
+            for (name, id) in names {
+                match id {
+                    Some(id) => drop(admins.insert(name.clone(), id.as_str().into())),
+                    None => drop(admins.remove(name)),
+                }
+            }
+        }
+    }
+    let mut draft = change.draft()?;
+    if let Some(mut root) = root {
+        let version = root.version().next().ok_or(RotateError::Last)?;
+        let expires = now.checked_add(ROOT_LIFETIME).map_err(|_| RotateError::Last)?;
+        root.renew(version, Expires::at(expires));
+        draft.set_root(Signed::propose(&root)?);
+    }
+    Ok(draft)
+}
+
+/// Returns the new keys of every role that `name` signs for, without that admin's.
+///
+/// # Errors
+///
+/// [`RotateError::NoAdmin`], or [`RotateError::Threshold`] where too few would be left.
+pub fn without(state: &State, name: &str) -> Result<Vec<NewKeys>, RotateError> {
+    let ours = state.targets.document().extra.get("sutler");
+    let admins = ours.and_then(|ours| ours.get("admins"));
+    let id = admins.and_then(|admins| admins.get(name)).and_then(Value::as_str).map(KeyId::from);
+    let no_admin = || RotateError::NoAdmin { name: name.to_owned() };
+    let id = id.ok_or_else(no_admin)?;
+    let mut new = Vec::new();
+    let rest = |role: &str, ids: &[KeyId], listed: &BTreeMap<KeyId, Key>, threshold| {
+        let left = ids.iter().filter(|other| **other != id);
+        let keys: Vec<Key> = left.filter_map(|id| listed.get(id).cloned()).collect();
+        reachable(role, &keys, threshold)?;
+        Ok::<_, RotateError>(NewKeys { role: role.to_owned(), keys, threshold: Some(threshold) })
+    };
+    for (role, entry) in &state.root.roles {
+        if entry.keyids.contains(&id) {
+            new.push(rest(role, &entry.keyids, &state.root.keys, entry.threshold)?);
+        }
+    }
+    if let Some(delegations) = &state.targets.delegations {
+        for one in delegations.roles.iter().flatten().filter(|one| one.keyids.contains(&id)) {
+            new.push(rest(one.name.as_str(), &one.keyids, &delegations.keys, one.threshold)?);
+        }
+    }
+    if new.is_empty() { Err(no_admin()) } else { Ok(new) }
+}
+
+fn delegate_anew(
+    state: &State,
+    change: &mut Change<'_>,
+    role: &str,
+    keys: &[Key],
+    threshold: Option<u64>,
+) -> Result<(), RotateError> {
+    let no_role = || RotateError::NoRole { role: role.to_owned() };
+    let name = RoleName::delegated(role).ok_or_else(no_role)?;
+    let old = state.delegation(&name).ok_or_else(no_role)?;
+    let threshold = reachable(role, keys, threshold.unwrap_or(old.threshold))?;
+    let paths = old.paths.clone().unwrap_or_default();
+    let mut new = sutler_protocol::manifest::Delegation::new(name.clone(), keys, threshold, paths);
+    (new.terminating, new.extra) = (old.terminating, old.extra.clone());
+    change.targets()?.delegate(new, keys);
+    if state.roles.contains_key(&name) || state.unvouched.contains_key(&name) {
+        change.renew(&name)?;
+    }
+    Ok(())
+}
+
+fn reachable(role: &str, keys: &[Key], threshold: u64) -> Result<u64, RotateError> {
+    let different: std::collections::BTreeSet<KeyId> = keys.iter().map(Key::id).collect();
+    let keys = different.len();
+    if threshold == 0 || threshold > keys as u64 {
+        return Err(RotateError::Threshold { role: role.to_owned(), threshold, keys });
+    }
+    Ok(threshold)
+}

@@ -1,0 +1,170 @@
+//! `sutler approve|deny|pause|resume|patch-now`: what a scope's approvers decide about contents.
+
+use clap::Args;
+use jiff::Timestamp;
+use sutler_control::change::{Change, ChangeError};
+use sutler_control::decision::{DecideError, Decision, Verdict};
+use sutler_node::failure::{Failure, Kind};
+use sutler_orders::audience::Audience;
+use sutler_orders::text::{DeviceName, Utc};
+use sutler_protocol::name::Label;
+
+use crate::command::publish::change_failure;
+use crate::output::{Output, Stop};
+use crate::signing::{SignArgs, state};
+
+macro_rules! examples {
+    ($verb:literal) => {
+        concat!(
+            "Examples:\n  sutler ",
+            $verb,
+            " bash_5.2.deb --scope all --key anna.key\n  sutler ",
+            $verb,
+            " CVE-2026-12345 --scope prod --key anna.key --reason \"ticket 4711\" --json"
+        )
+    };
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = examples!("approve"))]
+pub(crate) struct Approve {
+    #[command(flatten)]
+    decide: Decide,
+    #[command(flatten)]
+    timing: Timing,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = examples!("deny"))]
+pub(crate) struct Deny {
+    #[command(flatten)]
+    decide: Decide,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = examples!("pause"))]
+pub(crate) struct Pause {
+    #[command(flatten)]
+    decide: Decide,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = examples!("resume"))]
+pub(crate) struct Resume {
+    #[command(flatten)]
+    decide: Decide,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = examples!("patch-now"))]
+pub(crate) struct PatchNow {
+    #[command(flatten)]
+    decide: Decide,
+}
+
+#[derive(Debug, Args)]
+struct Decide {
+    /// Contents: by BLAKE3, by name, or by a weakness that they mend.
+    #[arg(required = true, value_name = "CONTENT|NAME|CVE")]
+    contents: Vec<String>,
+    /// The scope whose approvers decide.
+    #[arg(long)]
+    scope: Label,
+    /// Only these sites of the scope; may be given several times.
+    #[arg(long = "site", value_name = "SITE")]
+    sites: Vec<Label>,
+    /// Only these devices, SITE/ID; may be given several times.
+    #[arg(long = "device", value_name = "SITE/ID")]
+    devices: Vec<DeviceName>,
+    #[command(flatten)]
+    sign: SignArgs,
+}
+
+#[derive(Debug, Default, Args)]
+struct Timing {
+    /// Nothing starts before it, 2026-11-28T20:00:00Z.
+    #[arg(long, value_name = "INSTANT")]
+    not_before: Option<Utc>,
+    /// Nothing starts from it on.
+    #[arg(long, value_name = "INSTANT")]
+    not_after: Option<Utc>,
+    /// A schedule of the scope. Absent: the one of the device's policy.
+    #[arg(long, value_name = "NAME")]
+    schedule: Option<Label>,
+}
+
+impl Approve {
+    pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
+        self.decide.run(Verdict::Install, &self.timing, output)
+    }
+}
+
+impl Deny {
+    pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
+        self.decide.run(Verdict::Deny, &Timing::default(), output)
+    }
+}
+
+impl Pause {
+    pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
+        self.decide.run(Verdict::Pause, &Timing::default(), output)
+    }
+}
+
+impl Resume {
+    pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
+        self.decide.run(Verdict::Resume, &Timing::default(), output)
+    }
+}
+
+impl PatchNow {
+    pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
+        self.decide.run(Verdict::PatchNow, &Timing::default(), output)
+    }
+}
+
+impl Decide {
+    fn run(&self, verdict: Verdict, timing: &Timing, output: Output) -> Result<(), Stop> {
+        let now = Timestamp::now();
+        let folder = self.sign.open()?;
+        let state = state(&folder)?;
+        let decision = Decision {
+            verdict,
+            scope: self.scope.clone(),
+            audience: Audience {
+                sites: self.sites.clone(),
+                devices: self.devices.clone(),
+                ..Audience::default()
+            },
+            not_before: timing.not_before,
+            not_after: timing.not_after,
+            schedule: timing.schedule.clone(),
+        };
+        let what = format!("{} {}", verdict.as_str(), self.contents.join(" "));
+        let note = self.sign.note(&state, &what, now);
+        let mut change = Change::new(&state, folder.organisation(), note, now);
+        let contents =
+            decision.contents(&state, &self.contents).map_err(|error| failure(&error))?;
+        decision.apply(&mut change, &contents).map_err(|error| failure(&error))?;
+        let said = decision.said(&state, &contents, now);
+        let draft = change.draft().map_err(|error| change_failure(&error))?;
+        self.sign.finish(&folder, Some(&state), draft, &said, output).map(drop)
+    }
+}
+
+fn failure(error: &DecideError) -> Failure {
+    match error {
+        DecideError::Change(error) => change_failure(error),
+        DecideError::Unknown { .. } => Failure::from_error(Kind::UnknownContent, error)
+            .with_help("`sutler manifest show` lists what is published"),
+        DecideError::Ambiguous { .. } | DecideError::NothingToResume { .. } => {
+            Failure::from_error(Kind::Usage, error)
+        }
+    }
+}
+
+impl From<ChangeError> for Stop {
+    fn from(error: ChangeError) -> Self {
+        Self::Failed(change_failure(&error))
+    }
+}

@@ -1,0 +1,336 @@
+//! What the commands share that sign orders: the organisation's folder, the keys, and the way from a change to what
+//! is published or waits.
+//!
+//! Nothing is signed before it was shown, and nothing is changed before all of it is accepted.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use sutler_control::change::Note;
+use sutler_control::draft::Draft;
+use sutler_control::key::{self, OpenKeyError, Passphrase};
+use sutler_control::organisation::{FolderError, KeepDraftError, PublishError};
+use sutler_control::repository::ReadError;
+use sutler_control::{Folder, State};
+use sutler_node::failure::{Failure, Kind};
+use sutler_orders::text::{Line, Utc};
+use sutler_protocol::manifest::{KeyId, SigningKey};
+use zeroize::Zeroizing;
+
+use crate::output::{Output, Stop, printable};
+
+/// The environment variable that holds a passphrase.
+const PASSPHRASE: &str = "SUTLER_PASSPHRASE";
+
+/// The organisation's folder.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OrgArgs {
+    /// The folder that `sutler org init --preset` made.
+    #[arg(long, value_name = "DIR", env = "SUTLER_ORG_DIR", default_value = ".")]
+    org_dir: PathBuf,
+}
+
+/// Where a passphrase comes from. A prompt if it is not said.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct PassphraseArgs {
+    /// A file with the passphrase, which only its owner reads [env: `SUTLER_PASSPHRASE` holds the passphrase itself].
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+/// Who signs.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SignArgs {
+    #[command(flatten)]
+    org: OrgArgs,
+    /// A key file to sign with; may be given several times. Without one the orders wait in drafts/.
+    #[arg(long = "key", value_name = "FILE")]
+    keys: Vec<PathBuf>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+    /// Why; it is signed with the order.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<Line>,
+}
+
+impl OrgArgs {
+    /// Opens the folder, for this process alone.
+    pub(crate) fn open(&self) -> Result<Folder, Failure> {
+        open(&self.org_dir)
+    }
+}
+
+/// Opens an organisation's folder.
+pub(crate) fn open(path: &Path) -> Result<Folder, Failure> {
+    Folder::open(path).map_err(|error| {
+        let kind = match &error {
+            FolderError::Repository { .. } => Kind::Store,
+            _ => Kind::File,
+        };
+        let failure = Failure::from_error(kind, &error);
+        match &error {
+            FolderError::NotMade { .. } | FolderError::NoRepository { .. } => failure.with_help(
+                "`sutler org init DIR --org NAME --preset team` makes one; name it by --org-dir",
+            ),
+            _ => failure,
+        }
+    })
+}
+
+/// Reads what is published.
+pub(crate) fn state(folder: &Folder) -> Result<State, Failure> {
+    folder.state().map_err(|error| {
+        let failure = Failure::from_error(Kind::Store, &error);
+        match error {
+            ReadError::Empty => {
+                failure.with_help("its root and targets wait for signatures: `sutler order list`")
+            }
+            _ => failure,
+        }
+    })
+}
+
+impl PassphraseArgs {
+    /// Returns the passphrase for a key file.
+    pub(crate) fn get(&self, what: &str) -> Result<Passphrase, Failure> {
+        if let Some(path) = &self.passphrase_file {
+            return Passphrase::read(path).map_err(|error| key_failure(&error));
+        }
+        if let Some(text) = std::env::var_os(PASSPHRASE) {
+            let text = Zeroizing::new(text.into_encoded_bytes());
+            return Ok(Passphrase::new(text));
+        }
+        ask(what)
+    }
+
+    /// Returns a passphrase for a key that is to be made, which is not empty.
+    pub(crate) fn choose(&self) -> Result<Passphrase, Failure> {
+        let passphrase = self.get("Passphrase for the new key")?;
+        if passphrase.is_empty() {
+            return Err(Failure::new(Kind::Usage, "a key without a passphrase is anybody's"));
+        }
+        let is_asked = self.passphrase_file.is_none() && std::env::var_os(PASSPHRASE).is_none();
+        if is_asked && ask("The same again")? != passphrase {
+            return Err(Failure::new(Kind::Usage, "the two passphrases differ"));
+        }
+        Ok(passphrase)
+    }
+}
+
+fn ask(what: &str) -> Result<Passphrase, Failure> {
+    if !std::io::stdin().is_terminal() {
+        let failure = Failure::new(Kind::Usage, "there is no terminal to ask for a passphrase at");
+        return Err(failure.with_help("give --passphrase-file, or set SUTLER_PASSPHRASE"));
+    }
+    let typed = dialoguer::Password::new().with_prompt(what).allow_empty_password(true).interact();
+    let typed = typed.map_err(|error| {
+        let dialoguer::Error::IO(error) = error;
+        Failure::because(Kind::of_io(&error, Kind::Interrupted), "ask for a passphrase", &error)
+    })?;
+    Ok(Passphrase::new(Zeroizing::new(typed.into_bytes())))
+}
+
+impl SignArgs {
+    /// Opens the organisation's folder.
+    pub(crate) fn open(&self) -> Result<Folder, Failure> {
+        self.org.open()
+    }
+
+    /// Says who does what, by the name that the first key has among the admins.
+    pub(crate) fn note(&self, state: &State, what: &str, now: Timestamp) -> Note {
+        let by = self.keys.first().and_then(|path| path.file_stem()?.to_str()?.parse().ok());
+        let by = by.filter(|name: &Line| admins(state).contains_key(name.as_str()));
+        let by = by.unwrap_or_else(|| user().parse().unwrap_or_else(|_| line("somebody")));
+        let what = what.parse().unwrap_or_else(|_| line("a change"));
+        Note { by, at: Utc::of(now), what, reason: self.reason.clone() }
+    }
+
+    /// Opens the keys, each with its passphrase.
+    pub(crate) fn keys(&self) -> Result<Vec<SigningKey>, Failure> {
+        self.keys
+            .iter()
+            .map(|path| {
+                let passphrase =
+                    self.passphrase.get(&format!("Passphrase of {}", path.display()))?;
+                key::open(path, &passphrase).map_err(|error| key_failure(&error))
+            })
+            .collect()
+    }
+
+    /// Shows a draft, signs it, and publishes it, or keeps it if it needs more signatures. Returns whether it was
+    /// published.
+    pub(crate) fn finish(
+        &self,
+        folder: &Folder,
+        state: Option<&State>,
+        draft: Draft,
+        said: &[String],
+        output: Output,
+    ) -> Result<bool, Stop> {
+        let draft = self.signed(state, draft, said)?;
+        settle(folder, state, &draft, output)
+    }
+
+    /// Shows a draft, and signs it.
+    pub(crate) fn signed(
+        &self,
+        state: Option<&State>,
+        mut draft: Draft,
+        said: &[String],
+    ) -> Result<Draft, Failure> {
+        for line in said {
+            eprintln!("{}", printable(line));
+        }
+        self.sign(&mut draft, state)?;
+        Ok(draft)
+    }
+
+    /// Does everything that publishing a draft takes, and publishes nothing.
+    pub(crate) fn rehearse(
+        &self,
+        folder: &Folder,
+        state: &State,
+        mut draft: Draft,
+        output: Output,
+    ) -> Result<(), Stop> {
+        self.sign(&mut draft, Some(state))?;
+        let lacks: Vec<_> =
+            draft.lacks(Some(state)).into_iter().filter(|lack| lack.signatures > 0).collect();
+        if let Some(lack) = lacks.first() {
+            let signatures = count(lack.signatures);
+            let what = format!("rehearse: {} lacks {signatures} more signatures", lack.role);
+            return Err(Failure::new(Kind::Refused, what).into());
+        }
+        let keys = folder.online_keys().map_err(|error| key_failure(&error))?;
+        folder
+            .rehearse(&draft.submission(), &keys, Timestamp::now())
+            .map_err(|error| publish_failure(&error))?;
+        output.line("it would be published; nothing was")?;
+        output.json(&json!({ "rehearsed": draft.id() }))
+    }
+
+    fn sign(&self, draft: &mut Draft, state: Option<&State>) -> Result<(), Failure> {
+        for key in self.keys()? {
+            draft.sign(&key, state).map_err(|error| {
+                Failure::from_error(Kind::Refused, &error)
+                    .with_help("`sutler key status` says who signs for what")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Publishes a draft that lacks nothing, or keeps it. Returns whether it was published.
+pub(crate) fn settle(
+    folder: &Folder,
+    state: Option<&State>,
+    draft: &Draft,
+    output: Output,
+) -> Result<bool, Stop> {
+    let id = draft.id();
+    let lacks: Vec<_> = draft.lacks(state).into_iter().filter(|lack| lack.signatures > 0).collect();
+    if !lacks.is_empty() {
+        folder.keep_draft(draft).map_err(|error| draft_failure(&error))?;
+        output.line(format_args!("draft {id} waits for signatures"))?;
+        for lack in &lacks {
+            output.line(format_args!(
+                "  {}: {} more signatures",
+                lack.role,
+                count(lack.signatures)
+            ))?;
+        }
+        let lacks: Vec<Value> = lacks
+            .iter()
+            .map(|lack| json!({ "role": lack.role.as_str(), "signatures": lack.signatures }))
+            .collect();
+        output.json(&json!({ "draft": id, "lacks": lacks }))?;
+        return Ok(false);
+    }
+    publish(folder, draft, output)?;
+    Ok(true)
+}
+
+/// Publishes a draft, then removes what was kept of it.
+pub(crate) fn publish(folder: &Folder, draft: &Draft, output: Output) -> Result<State, Stop> {
+    let keys = folder.online_keys().map_err(|error| key_failure(&error))?;
+    let state = folder.publish(&draft.submission(), &keys, &Map::new(), Timestamp::now());
+    let state = state.map_err(|error| publish_failure(&error))?;
+    folder.remove_draft(&draft.id()).map_err(|error| draft_failure(&error))?;
+    let mut published = Vec::new();
+    for role in draft.parts().0 {
+        let version = match role.as_str() {
+            "root" => state.root.version(),
+            "targets" => state.targets.version(),
+            _ => state.roles[&role].version(),
+        };
+        output.line(format_args!("published {role} version {version}"))?;
+        published.push(json!({ "role": role.as_str(), "version": version.number() }));
+    }
+    output.json(&json!({ "published": published }))?;
+    Ok(state)
+}
+
+pub(crate) fn publish_failure(error: &PublishError) -> Failure {
+    use sutler_control::submission::Refused;
+    let kind = match error {
+        PublishError::Refused(_) | PublishError::First { .. } | PublishError::Sign(_) => {
+            Kind::Refused
+        }
+        PublishError::Write(error) => Kind::of_io(&error.source, Kind::File),
+        PublishError::Read(_) => Kind::Store,
+    };
+    let failure = Failure::from_error(kind, error);
+    match error {
+        PublishError::Refused(Refused::Version { .. }) => {
+            failure.with_help("somebody was first: `sutler order rebase` puts your orders on top")
+        }
+        _ => failure,
+    }
+}
+
+pub(crate) fn key_failure(error: &OpenKeyError) -> Failure {
+    let kind = match error {
+        OpenKeyError::Exposed { .. } | OpenKeyError::Passphrase { .. } => Kind::Refused,
+        _ => Kind::File,
+    };
+    let failure = Failure::from_error(kind, error);
+    match error {
+        OpenKeyError::Exposed { path, .. } => {
+            failure.with_help(format!("chmod 600 {}", path.display()))
+        }
+        _ => failure,
+    }
+}
+
+pub(crate) fn draft_failure(error: &KeepDraftError) -> Failure {
+    let kind = match error {
+        KeepDraftError::NotFound { .. } => Kind::Usage,
+        KeepDraftError::Disk { source, .. } => Kind::of_io(source, Kind::File),
+        _ => Kind::File,
+    };
+    Failure::from_error(kind, error)
+}
+
+/// Returns the ids of the admins' keys by their names, as the targets have them.
+pub(crate) fn admins(state: &State) -> std::collections::BTreeMap<String, KeyId> {
+    let ours = state.targets.document().extra.get("sutler");
+    let admins = ours.and_then(|ours| ours.get("admins")).and_then(Value::as_object);
+    let named = admins.into_iter().flatten();
+    named.filter_map(|(name, id)| Some((name.clone(), KeyId::from(id.as_str()?)))).collect()
+}
+
+fn count(signatures: u64) -> String {
+    if signatures == u64::MAX { "impossibly many".to_owned() } else { signatures.to_string() }
+}
+
+fn line(text: &str) -> Line {
+    text.parse().expect("a short text is a line")
+}
+
+/// Returns who is logged in, for a change that nobody has signed yet.
+fn user() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned())
+}
