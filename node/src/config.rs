@@ -158,13 +158,20 @@ impl Config {
     ///
     /// [`ConfigError`], with all mistakes at once.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-        let bytes = std::fs::metadata(path).map_err(failed)?.len();
-        if bytes > CONFIG_BYTES_MAX {
-            let source = io::Error::new(io::ErrorKind::FileTooLarge, "more than 1 MiB");
-            return Err(failed(source));
-        }
-        Self::parse(&std::fs::read_to_string(path).map_err(failed)?)
+        Self::parse(&text_of(path)?)
+    }
+
+    /// Reads the config file at `path` of a machine that is more than a node: the table `name` is another
+    /// role's.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], with all mistakes at once, those of the other table as well.
+    pub fn read_with<T: DeserializeOwned + Default>(
+        path: &Path,
+        name: &str,
+    ) -> Result<(Self, T), ConfigError> {
+        Self::parse_with(&text_of(path)?, name)
     }
 
     /// Reads the text of a config file.
@@ -173,10 +180,25 @@ impl Config {
     ///
     /// [`ConfigError::Syntax`] or [`ConfigError::Mistakes`], with all of them.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let mut table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| ConfigError::Syntax { message: error.to_string() })?;
-        let mut mistakes = Vec::new();
+        let (table, mistakes) = (table(text)?, Vec::new());
+        Self::of_table(table, mistakes)
+    }
+
+    /// As [`Config::parse`], with the table `name` of another role.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::parse`].
+    pub fn parse_with<T: DeserializeOwned + Default>(
+        text: &str,
+        name: &str,
+    ) -> Result<(Self, T), ConfigError> {
+        let (mut table, mut mistakes) = (table(text)?, Vec::new());
+        let other = part(&mut table, name, &mut mistakes);
+        Self::of_table(table, mistakes).map(|config| (config, other))
+    }
+
+    fn of_table(mut table: toml::Table, mut mistakes: Vec<Mistake>) -> Result<Self, ConfigError> {
         let config = Self {
             store: part(&mut table, "store", &mut mistakes),
             origin: part(&mut table, "origin", &mut mistakes),
@@ -250,6 +272,22 @@ fn list(mistakes: &[Mistake]) -> String {
         [one] => format!("the config has a mistake: {one}"),
         _ => format!("the config has {} mistakes:\n  {}", lines.len(), lines.join("\n  ")),
     }
+}
+
+/// Reads a file that is no longer than a config.
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let bytes = std::fs::metadata(path).map_err(failed)?.len();
+    if bytes > CONFIG_BYTES_MAX {
+        let source = io::Error::new(io::ErrorKind::FileTooLarge, "more than 1 MiB");
+        return Err(failed(source));
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+fn table(text: &str) -> Result<toml::Table, ConfigError> {
+    text.parse()
+        .map_err(|error: toml::de::Error| ConfigError::Syntax { message: error.to_string() })
 }
 
 /// Takes the part `name` out of `table` and decodes it.
@@ -391,6 +429,20 @@ mod tests {
         for path in ["store.bytes_max", "transport", "origin.allow[0]", "origin.allow[3]"] {
             assert!(found.iter().any(|line| line.starts_with(path)), "{path}: {found:#?}");
         }
+    }
+
+    #[test]
+    fn another_roles_table_is_read_beside_and_its_mistakes_are_told_with_the_rest() {
+        let (config, http) = Config::parse_with::<HttpConfig>(
+            "store.keep = false\n[role]\nlisten = '[::1]:1'\n",
+            "role",
+        )
+        .expect("a good config");
+        assert!(!config.store.keep);
+        assert_eq!(http.listen, "[::1]:1".parse().ok());
+        let wrong = Config::parse_with::<HttpConfig>("stroe = 1\n[role]\nlissen = 1\n", "role");
+        let wrong = wrong.expect_err("two mistakes").to_string();
+        assert!(wrong.contains("role.lissen") && wrong.contains("stroe"), "{wrong}");
     }
 
     #[test]

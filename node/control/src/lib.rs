@@ -18,10 +18,14 @@
 //! | How does a role get new keys? | [`rotation`] |
 //! | What lies in an organisation's folder? | [`organisation`] |
 //! | Who has joined, by which token, and who renews? | [`members`] |
+//! | Who did what, and can it be proved? | [`audit`] |
+//! | What runs? | [`daemon`] |
 //! | How much may there be? | [`bounds`] |
 
+pub mod audit;
 pub mod bounds;
 pub mod change;
+pub mod daemon;
 pub mod decision;
 pub mod draft;
 pub mod files;

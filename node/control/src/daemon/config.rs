@@ -1,0 +1,16 @@
+//! What an operator may set of control: the `[control]` table of its config file.
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+/// The `[control]` table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlConfig {
+    /// Address of the repository over HTTP, read-only, for any TUF client, and of the door for submissions.
+    /// Absent: it is off.
+    pub http: Option<SocketAddr>,
+    /// UDP address at which machines join and renew their certificates. Absent: none does.
+    pub join: Option<SocketAddr>,
+}

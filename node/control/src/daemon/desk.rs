@@ -1,0 +1,279 @@
+//! The desk: everything that is published goes over it, one thing at a time.
+//!
+//! A thread of its own, because it waits for the disk; whoever hands something in waits for its answer. It
+//! signs the timestamp anew every hour, and sooner when something was published.
+//!
+//! The order of a publication: it is checked, written into the audit log, signed with the log's new head,
+//! written to the repository, timestamp last, and told to whoever watches. A kill in between leaves the state
+//! before, with a log that says what was about to be done.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use sutler_orders::text::Utc;
+use sutler_protocol::manifest::Version;
+use sutler_swarm::gateway::causes;
+use sutler_swarm::orders::{Believer, Mirror, RefreshError};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use crate::audit::{Audit, AuditError, Deed, Head};
+use crate::change::Note;
+use crate::online::{self, OnlineKeys};
+use crate::organisation::{Folder, PublishError};
+use crate::repository::ReadError;
+use crate::state::State;
+use crate::submission::{self, Accepted, Submission, SubmissionError};
+
+/// How often the timestamp is signed anew.
+pub const RESIGN_EVERY: Duration = Duration::from_hours(1);
+
+/// How soon it is tried again where that failed.
+const RESIGN_AGAIN: Duration = Duration::from_mins(1);
+
+/// Submissions that wait at a time. More are told to come again.
+const WAITING_MAX: usize = 16;
+
+/// Who signs by itself, in the audit log.
+const CONTROL: &str = "control";
+
+/// What the desk stands on.
+pub struct Tools {
+    /// The organisation's folder, for this process alone.
+    pub folder: Folder,
+    /// Control's own keys.
+    pub keys: OnlineKeys,
+    /// The audit log.
+    pub audit: Audit,
+    /// What believes the repository, and tells whoever watches.
+    pub believer: Believer,
+    /// The repository, as others read it.
+    pub repository: Mirror,
+}
+
+/// Hands things in at the desk. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk {
+    work: SyncSender<Work>,
+}
+
+/// A desk that is open; it closes when every [`Desk`] is gone.
+pub struct OpenDesk {
+    thread: JoinHandle<()>,
+}
+
+/// What was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The timestamp's version.
+    pub version: u64,
+    /// The audit log behind it.
+    pub audit: Head,
+}
+
+/// Why something that was handed in was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    /// It is no submission.
+    #[error("read the submission")]
+    Submission(#[source] SubmissionError),
+    /// It is not accepted, or could not be written.
+    #[error("publish the submission")]
+    Publish(#[source] PublishError),
+    /// It could not be written down.
+    #[error("write the submission into the audit log")]
+    Audit(#[source] AuditError),
+    /// As many wait as may.
+    #[error("too many submissions wait")]
+    Busy,
+    /// The daemon stops.
+    #[error("the desk is closed")]
+    Closed,
+}
+
+/// Why the desk was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// What is published cannot be told.
+    #[error("read what is published")]
+    Read(#[source] ReadError),
+    /// The audit log does not hold.
+    #[error("open the audit log")]
+    Audit(#[source] AuditError),
+    /// The timestamp could not be signed.
+    #[error("sign the timestamp")]
+    Sign(#[source] PublishError),
+    /// Control does not believe its own repository.
+    #[error("believe the repository as a device does")]
+    Believe(#[source] RefreshError),
+    /// No thread was to be had.
+    #[error("start a thread")]
+    Thread(#[source] io::Error),
+}
+
+struct Work {
+    body: Vec<u8>,
+    answer: oneshot::Sender<Result<Published, DeskError>>,
+}
+
+/// Opens the audit log of a repository at `path`: it has to hold what the repository's timestamp says.
+///
+/// # Errors
+///
+/// [`OpenError`].
+pub fn open_audit(path: &Path, state: &State) -> Result<Audit, OpenError> {
+    Audit::open(path, Head::from_extra(&state.timestamp.extra)).map_err(OpenError::Audit)
+}
+
+impl Desk {
+    /// Opens the desk: signs the timestamp, has the repository believed, and then takes what is handed in.
+    /// Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; nothing is then served.
+    pub fn open(tools: Tools) -> Result<(Self, OpenDesk), OpenError> {
+        let mut clerk = Clerk { tools, resign_at: Instant::now() + RESIGN_EVERY };
+        clerk.resign().map_err(OpenError::Sign)?;
+        clerk.believe().map_err(OpenError::Believe)?;
+        let (work, comes) = sync_channel(WAITING_MAX);
+        let builder = thread::Builder::new().name("desk".to_owned());
+        let thread = builder.spawn(move || clerk.work(&comes)).map_err(OpenError::Thread)?;
+        Ok((Self { work }, OpenDesk { thread }))
+    }
+
+    /// Hands a submission in, and waits until it is published or refused.
+    ///
+    /// Cancel-safe: it may or may not be published; to hand it in again is refused as old, which says so.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`].
+    pub async fn submit(&self, body: Vec<u8>) -> Result<Published, DeskError> {
+        let (answer, answered) = oneshot::channel();
+        self.work.try_send(Work { body, answer }).map_err(|error| match error {
+            TrySendError::Full(_) => DeskError::Busy,
+            TrySendError::Disconnected(_) => DeskError::Closed,
+        })?;
+        answered.await.unwrap_or(Err(DeskError::Closed))
+    }
+}
+
+impl OpenDesk {
+    /// Waits until the desk has done what was handed in. Every [`Desk`] has to be gone.
+    pub fn close(self) {
+        if self.thread.join().is_err() {
+            error!("the desk ended by a defect");
+        }
+    }
+}
+
+/// Who works at the desk.
+struct Clerk {
+    tools: Tools,
+    resign_at: Instant,
+}
+
+impl Clerk {
+    fn work(mut self, comes: &Receiver<Work>) {
+        loop {
+            let left = self.resign_at.saturating_duration_since(Instant::now());
+            match comes.recv_timeout(left) {
+                Ok(Work { body, answer }) => {
+                    let published = self.publish(&body);
+                    if let Err(error) = &published {
+                        let error = causes(error);
+                        info!(error, "a submission was refused");
+                    }
+                    // Whoever handed it in may be gone; it is published all the same.
+                    drop(answer.send(published));
+                }
+                Err(RecvTimeoutError::Timeout) => self.keep_fresh(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn publish(&mut self, body: &[u8]) -> Result<Published, DeskError> {
+        let submission = Submission::read(body).map_err(DeskError::Submission)?;
+        let now = Timestamp::now();
+        let Tools { folder, keys, audit, .. } = &mut self.tools;
+        let publish = |error: PublishError| DeskError::Publish(error);
+        let state = folder.state().map_err(|error| publish(error.into()))?;
+        let accepted = submission::accept(&state, folder.organisation(), &submission, now)
+            .map_err(|error| publish(error.into()))?;
+        let done = deed(&accepted);
+        let head = audit.add(done.clone(), Utc::of(now)).map_err(DeskError::Audit)?;
+        let signed = online::publication(&state, &accepted, keys, &head.to_extra(), now)
+            .map_err(PublishError::from)
+            .and_then(|publication| Ok(folder.repository().write(&publication)?));
+        if let Err(error) = signed {
+            let failed = Deed { action: "publish-failed", ..done };
+            audit.add(failed, Utc::of(now)).map_err(DeskError::Audit)?;
+            return Err(publish(error));
+        }
+        self.resign_at = Instant::now() + RESIGN_EVERY;
+        // Versions go up one by one, and nobody else publishes here.
+        let version = state.timestamp.version().number() + 1;
+        info!(manifest.version = version, "published");
+        self.show();
+        Ok(Published { version, audit: head })
+    }
+
+    fn keep_fresh(&mut self) {
+        match self.resign() {
+            Ok(()) => self.show(),
+            Err(error) => {
+                let error = causes(&error);
+                error!(error, "the timestamp cannot be signed anew, and expires");
+                self.resign_at = Instant::now() + RESIGN_AGAIN;
+            }
+        }
+    }
+
+    fn resign(&mut self) -> Result<(), PublishError> {
+        let Tools { folder, keys, audit, .. } = &self.tools;
+        folder.resign(keys, &audit.head().to_extra(), Timestamp::now())?;
+        self.resign_at = Instant::now() + RESIGN_EVERY;
+        Ok(())
+    }
+
+    fn believe(&mut self) -> Result<(), RefreshError> {
+        self.tools.believer.refresh_from(&self.tools.repository)
+    }
+
+    /// Shows what is published to whoever watches, once it is believed here.
+    fn show(&mut self) {
+        if let Err(error) = self.believe() {
+            let error = causes(&error);
+            warn!(error, "what is published is not believed here, and told to nobody");
+        }
+    }
+}
+
+/// Returns what the log says of a submission: who signed what, and why.
+fn deed(accepted: &Accepted) -> Deed {
+    let mut object = String::new();
+    let mut by = None;
+    let targets = accepted.targets.iter().map(|targets| ("targets", targets));
+    let roles = accepted.roles.iter().map(|(role, document)| (role.as_str(), document));
+    let mut name = |role: &str, version: Version| {
+        let separator = if object.is_empty() { "" } else { ", " };
+        write!(object, "{separator}{role} {version}").expect("writing to a string succeeds");
+    };
+    for (role, document) in targets.chain(roles) {
+        name(role, document.version());
+        by = by.or_else(|| Note::of(document));
+    }
+    if let Some(root) = &accepted.root {
+        name("root", root.version());
+    }
+    let reason = by.as_ref().and_then(|note| note.reason.as_ref()).map(ToString::to_string);
+    let actor = by.map_or_else(|| CONTROL.to_owned(), |note| note.by.to_string());
+    Deed { actor, action: "publish", object, reason }
+}
