@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use serde::de::DeserializeOwned;
 use sutler_cache::OpenError;
-use sutler_node::config::Config;
+use sutler_node::config::{Config, ConfigError};
 use sutler_node::data::DataFolder;
 use sutler_node::failure::{Failure, Kind};
 use sutler_node::local::{LocalClient, StoreOwner};
@@ -60,6 +61,17 @@ impl DataArgs {
         read_config(self.config.as_deref(), &self.data)
     }
 
+    /// Reads the config of a machine that is more than a node: the table `name` is another role's.
+    pub(crate) fn config_with<T: DeserializeOwned + Default>(
+        &self,
+        name: &str,
+    ) -> Result<(Config, T), Failure> {
+        match named_or_usual(self.config.as_deref(), &self.data) {
+            Some(path) => Config::read_with(&path, name).map_err(|error| unusable(&path, &error)),
+            None => Ok(Default::default()),
+        }
+    }
+
     /// Opens the store, or finds its owner.
     pub(crate) fn open(&self, absent: Absent) -> Result<Access, Failure> {
         if absent == Absent::Fail && !self.folder().store().exists() {
@@ -107,13 +119,17 @@ impl Access {
 }
 
 fn read_config(named: Option<&Path>, data: &Path) -> Result<Config, Failure> {
+    match named_or_usual(named, data) {
+        Some(path) => Config::read(&path).map_err(|error| unusable(&path, &error)),
+        None => Ok(Config::default()),
+    }
+}
+
+fn named_or_usual(named: Option<&Path>, data: &Path) -> Option<PathBuf> {
     let usual = data.join("sutler.toml");
-    let path = match named {
-        Some(path) => path,
-        None if usual.exists() => &usual,
-        None => return Ok(Config::default()),
-    };
-    Config::read(path).map_err(|error| {
-        Failure::because(Kind::Usage, format!("use the config {}", path.display()), &error)
-    })
+    named.map(Path::to_owned).or_else(|| usual.exists().then_some(usual))
+}
+
+fn unusable(path: &Path, error: &ConfigError) -> Failure {
+    Failure::because(Kind::Usage, format!("use the config {}", path.display()), error)
 }

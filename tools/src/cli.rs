@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use sutler_node::failure::{Failure, Kind};
 
 use crate::command::{
-    add, admin, apt_proxy, decide, dev, device, fetch, halt, inspect, join, key, manifest, node,
-    order, org, publish, set, site, status, store, token,
+    add, admin, apt_proxy, control, decide, dev, device, fetch, halt, inspect, join, key, manifest,
+    node, order, org, publish, set, site, status, store, token,
 };
 use crate::exit;
 use crate::logging::{self, Verbosity};
@@ -90,6 +90,8 @@ enum Command {
     Add(add::Add),
     /// Run a site node: serve the store, and fill it from its origins.
     Node(node::Node),
+    /// Run the control plane: keep the signed repository fresh, serve it, and push what is new.
+    Control(control::Control),
     /// Bring a content into the store from nodes, agents and origins, and write it to a file.
     Fetch(fetch::Fetch),
     /// Look after the store.
@@ -113,7 +115,7 @@ pub(crate) fn run() -> ExitCode {
     };
     let output = Output::new(if cli.json { Form::Json } else { Form::Human });
     let verbosity = match cli.command {
-        Command::Node(_) => Verbosity::Service,
+        Command::Node(_) | Command::Control(_) => Verbosity::Service,
         _ => Verbosity::Quiet,
     };
     let done = logging::start(cli.log.as_deref(), verbosity)
@@ -154,6 +156,7 @@ impl Command {
             Self::Manifest(show) => show.run(output),
             Self::Add(add) => add.run(output),
             Self::Node(node) => node.run(output),
+            Self::Control(control) => control.run(output),
             Self::Fetch(fetch) => fetch.run(output),
             Self::Store(store) => store.run(output),
             Self::Status(status) => status.run(output),

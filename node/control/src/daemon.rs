@@ -10,8 +10,147 @@
 //! | What may be set? | [`config`] |
 //! | Who publishes? | [`desk`] |
 //! | What do strangers see? | [`http`] |
-//! | What do devices say of themselves? | [`reports`] |
 
 pub mod config;
 pub mod desk;
 pub mod http;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sutler_swarm::Endpoint;
+use sutler_swarm::orders::{Believer, Board, FollowError, Mirror, Orders, Place, Reports};
+use tokio_util::sync::CancellationToken;
+
+use self::config::ControlConfig;
+use self::desk::{Desk, OpenDesk, Tools, open_audit};
+use self::http::HttpServer;
+use crate::key::OpenKeyError;
+use crate::organisation::{Folder, FolderError};
+use crate::repository::ReadError;
+
+/// A daemon that has everything it needs and does not serve yet.
+pub struct Daemon {
+    board: Board,
+    desk: Desk,
+    open_desk: OpenDesk,
+    http: Option<HttpServer>,
+}
+
+/// Why the daemon was not started. Nothing is served then.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The organisation's folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// Control's own keys cannot be read.
+    #[error("read control's own keys")]
+    Keys(#[source] OpenKeyError),
+    /// What is published cannot be told.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What control believed cannot be read.
+    #[error(transparent)]
+    Believe(#[from] FollowError),
+    /// The desk cannot be opened.
+    #[error("open the desk")]
+    Desk(#[from] desk::OpenError),
+    /// A folder cannot be made or read.
+    #[error("use {}", path.display())]
+    Disk {
+        /// Which.
+        path: PathBuf,
+        /// What the disk answered.
+        source: io::Error,
+    },
+    /// The address cannot be listened at.
+    #[error("listen at {address} for the repository over HTTP")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Daemon {
+    /// Opens everything in `data`, an organisation's folder that has control's own keys: signs the
+    /// timestamp, and believes the repository. `endpoint` is what machines watch; `reports` takes theirs.
+    /// Must be called within a tokio runtime; waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError`].
+    pub fn open(
+        data: &Path,
+        config: &ControlConfig,
+        endpoint: Endpoint,
+        reports: Option<Arc<dyn Reports>>,
+    ) -> Result<Self, DaemonError> {
+        let folder = Folder::open(data)?;
+        let keys = folder.online_keys().map_err(DaemonError::Keys)?;
+        let state = folder.state()?;
+        let disk = |path: &Path| {
+            let path = path.to_owned();
+            move |source| DaemonError::Disk { path, source }
+        };
+        let (orders, log) = (data.join("orders"), data.join("audit"));
+        std::fs::create_dir_all(&log).map_err(disk(&log))?;
+        let audit = open_audit(&log.join("log"), &state)?;
+        let repository = Mirror::new(data.join("repository"));
+        let root = Place::parse("metadata/1.root.json").expect("it is a place");
+        let root = repository.read(&root).map_err(disk(data))?;
+        let board = Board::new(&orders, folder.organisation().clone(), reports);
+        let believer = Believer::open(&orders, root.as_ref(), board.clone(), endpoint)?;
+        // The desk takes it again whenever it works on it.
+        drop(folder);
+        let folder = data.to_owned();
+        let (desk, open_desk) = Desk::open(Tools { folder, keys, audit, believer, repository })?;
+        let http = config.http.map(|address| {
+            HttpServer::bind(address, &data.join("repository"), desk.clone())
+                .map_err(|source| DaemonError::Listen { address, source })
+        });
+        Ok(Self { board, desk, open_desk, http: http.transpose()? })
+    }
+
+    /// Returns what is answered about orders.
+    pub fn orders(&self) -> Arc<dyn Orders> {
+        Arc::new(self.board.clone())
+    }
+
+    /// Returns what is believed of the repository.
+    pub const fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Returns the address of the repository over HTTP, if it is on.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(HttpServer::address)
+    }
+
+    /// Keeps the repository fresh and takes submissions until `shutdown`.
+    ///
+    /// # Errors
+    ///
+    /// The runtime does not take a socket.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was handed in is published or not, and the repository is whole, at any moment.
+    pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
+        let Self { desk, open_desk, http, .. } = self;
+        let served = match http {
+            Some(http) => http.run(shutdown).await,
+            None => {
+                shutdown.cancelled().await;
+                Ok(())
+            }
+        };
+        drop(desk);
+        // Its thread ends with what it is doing.
+        drop(tokio::task::spawn_blocking(move || open_desk.close()).await);
+        served
+    }
+}

@@ -1,7 +1,9 @@
-//! The desk: everything that is published goes over it, one thing at a time.
+//! The desk: what is handed in goes over it, one thing at a time.
 //!
 //! A thread of its own, because it waits for the disk; whoever hands something in waits for its answer. It
-//! signs the timestamp anew every hour, and sooner when something was published.
+//! signs the timestamp anew every hour, and sooner when something was published. It owns the repository only
+//! while it works on it: an admin's command on this machine publishes in between, and the desk notices,
+//! writes it into the audit log, and tells whoever watches.
 //!
 //! The order of a publication: it is checked, written into the audit log, signed with the log's new head,
 //! written to the repository, timestamp last, and told to whoever watches. A kill in between leaves the state
@@ -9,24 +11,25 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use sutler_orders::text::Utc;
-use sutler_protocol::manifest::Version;
+use sutler_protocol::manifest::{Root, TargetPath, Targets, Version};
 use sutler_swarm::gateway::causes;
-use sutler_swarm::orders::{Believer, Mirror, RefreshError};
+use sutler_swarm::orders::{Believer, Mirror, Place, RefreshError};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::audit::{Audit, AuditError, Deed, Head};
 use crate::change::Note;
 use crate::online::{self, OnlineKeys};
-use crate::organisation::{Folder, PublishError};
-use crate::repository::ReadError;
+use crate::organisation::{Folder, FolderError, PublishError};
+use crate::repository::{self, ReadError};
 use crate::state::State;
 use crate::submission::{self, Accepted, Submission, SubmissionError};
 
@@ -36,6 +39,13 @@ pub const RESIGN_EVERY: Duration = Duration::from_hours(1);
 /// How soon it is tried again where that failed.
 const RESIGN_AGAIN: Duration = Duration::from_mins(1);
 
+/// How often it looks whether somebody else has published here.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a command may have the repository before who waits for it gives up.
+const OWNED_MAX: Duration = Duration::from_secs(10);
+const OWNED_PAUSE: Duration = Duration::from_millis(50);
+
 /// Submissions that wait at a time. More are told to come again.
 const WAITING_MAX: usize = 16;
 
@@ -44,8 +54,8 @@ const CONTROL: &str = "control";
 
 /// What the desk stands on.
 pub struct Tools {
-    /// The organisation's folder, for this process alone.
-    pub folder: Folder,
+    /// The organisation's folder.
+    pub folder: PathBuf,
     /// Control's own keys.
     pub keys: OnlineKeys,
     /// The audit log.
@@ -88,6 +98,9 @@ pub enum DeskError {
     /// It could not be written down.
     #[error("write the submission into the audit log")]
     Audit(#[source] AuditError),
+    /// The organisation's folder cannot be had.
+    #[error("open the organisation's folder")]
+    Folder(#[source] FolderError),
     /// As many wait as may.
     #[error("too many submissions wait")]
     Busy,
@@ -107,7 +120,7 @@ pub enum OpenError {
     Audit(#[source] AuditError),
     /// The timestamp could not be signed.
     #[error("sign the timestamp")]
-    Sign(#[source] PublishError),
+    Sign(#[source] DeskError),
     /// Control does not believe its own repository.
     #[error("believe the repository as a device does")]
     Believe(#[source] RefreshError),
@@ -138,7 +151,8 @@ impl Desk {
     ///
     /// [`OpenError`]; nothing is then served.
     pub fn open(tools: Tools) -> Result<(Self, OpenDesk), OpenError> {
-        let mut clerk = Clerk { tools, resign_at: Instant::now() + RESIGN_EVERY };
+        let resign_at = Instant::now() + RESIGN_EVERY;
+        let mut clerk = Clerk { tools, resign_at, shown: None };
         clerk.resign().map_err(OpenError::Sign)?;
         clerk.believe().map_err(OpenError::Believe)?;
         let (work, comes) = sync_channel(WAITING_MAX);
@@ -177,23 +191,23 @@ impl OpenDesk {
 struct Clerk {
     tools: Tools,
     resign_at: Instant,
+    /// The timestamp that was signed or noticed last.
+    shown: Option<Bytes>,
 }
 
 impl Clerk {
     fn work(mut self, comes: &Receiver<Work>) {
         loop {
-            let left = self.resign_at.saturating_duration_since(Instant::now());
-            match comes.recv_timeout(left) {
+            match comes.recv_timeout(LOOK_EVERY) {
                 Ok(Work { body, answer }) => {
                     let published = self.publish(&body);
                     if let Err(error) = &published {
-                        let error = causes(error);
-                        info!(error, "a submission was refused");
+                        info!(error = causes(error), "a submission was refused");
                     }
                     // Whoever handed it in may be gone; it is published all the same.
                     drop(answer.send(published));
                 }
-                Err(RecvTimeoutError::Timeout) => self.keep_fresh(),
+                Err(RecvTimeoutError::Timeout) => self.look_around(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -201,13 +215,14 @@ impl Clerk {
 
     fn publish(&mut self, body: &[u8]) -> Result<Published, DeskError> {
         let submission = Submission::read(body).map_err(DeskError::Submission)?;
+        let folder = owned(&self.tools.folder)?;
+        self.notice(&folder)?;
         let now = Timestamp::now();
-        let Tools { folder, keys, audit, .. } = &mut self.tools;
-        let publish = |error: PublishError| DeskError::Publish(error);
-        let state = folder.state().map_err(|error| publish(error.into()))?;
+        let Tools { keys, audit, .. } = &mut self.tools;
+        let state = state_of(&folder)?;
         let accepted = submission::accept(&state, folder.organisation(), &submission, now)
-            .map_err(|error| publish(error.into()))?;
-        let done = deed(&accepted);
+            .map_err(|error| DeskError::Publish(error.into()))?;
+        let done = deed(accepted_documents(&accepted), accepted.root.as_deref());
         let head = audit.add(done.clone(), Utc::of(now)).map_err(DeskError::Audit)?;
         let signed = online::publication(&state, &accepted, keys, &head.to_extra(), now)
             .map_err(PublishError::from)
@@ -215,32 +230,72 @@ impl Clerk {
         if let Err(error) = signed {
             let failed = Deed { action: "publish-failed", ..done };
             audit.add(failed, Utc::of(now)).map_err(DeskError::Audit)?;
-            return Err(publish(error));
+            return Err(DeskError::Publish(error));
         }
-        self.resign_at = Instant::now() + RESIGN_EVERY;
-        // Versions go up one by one, and nobody else publishes here.
-        let version = state.timestamp.version().number() + 1;
+        let version = self.signed(&folder)?;
         info!(manifest.version = version, "published");
         self.show();
         Ok(Published { version, audit: head })
     }
 
-    fn keep_fresh(&mut self) {
+    /// Looks whether somebody else has published, and whether it is time to sign the timestamp anew.
+    fn look_around(&mut self) {
+        let is_known = match (self.timestamp(), &self.shown) {
+            (Ok(Some(now)), Some(shown)) => now == *shown,
+            // What cannot be read is said when it is to be signed.
+            _ => true,
+        };
+        if is_known && Instant::now() < self.resign_at {
+            return;
+        }
         match self.resign() {
             Ok(()) => self.show(),
             Err(error) => {
-                let error = causes(&error);
-                error!(error, "the timestamp cannot be signed anew, and expires");
+                error!(error = causes(&error), "the timestamp cannot be signed anew, and expires");
                 self.resign_at = Instant::now() + RESIGN_AGAIN;
+                self.shown = self.timestamp().ok().flatten();
             }
         }
     }
 
-    fn resign(&mut self) -> Result<(), PublishError> {
-        let Tools { folder, keys, audit, .. } = &self.tools;
-        folder.resign(keys, &audit.head().to_extra(), Timestamp::now())?;
-        self.resign_at = Instant::now() + RESIGN_EVERY;
+    fn resign(&mut self) -> Result<(), DeskError> {
+        let folder = owned(&self.tools.folder)?;
+        self.notice(&folder)?;
+        let Tools { keys, audit, .. } = &self.tools;
+        let resigned = folder.resign(keys, &audit.head().to_extra(), Timestamp::now());
+        resigned.map_err(DeskError::Publish)?;
+        self.signed(&folder).map(drop)
+    }
+
+    /// Writes down what somebody else has published since.
+    fn notice(&mut self, folder: &Folder) -> Result<(), DeskError> {
+        let now = self.timestamp().map_err(|error| DeskError::Publish(error.into()))?;
+        if self.shown.is_none() || now == self.shown {
+            return Ok(());
+        }
+        let state = state_of(folder)?;
+        let noticed = deed(state_documents(&state), None);
+        let at = Utc::of(Timestamp::now());
+        self.tools
+            .audit
+            .add(Deed { action: "noticed", ..noticed }, at)
+            .map_err(DeskError::Audit)?;
         Ok(())
+    }
+
+    /// Takes note of what was signed just now, and returns its version.
+    fn signed(&mut self, folder: &Folder) -> Result<u64, DeskError> {
+        self.resign_at = Instant::now() + RESIGN_EVERY;
+        let timestamp = state_of(folder)?.timestamp;
+        self.shown = Some(timestamp.bytes().clone());
+        Ok(timestamp.version().number())
+    }
+
+    fn timestamp(&self) -> Result<Option<Bytes>, ReadError> {
+        let place = Place::parse("metadata/timestamp.json");
+        let read = place.map(|place| self.tools.repository.read(&place)).transpose();
+        let failed = |source| ReadError::File { path: TargetPath::from("timestamp.json"), source };
+        read.map(Option::flatten).map_err(failed)
     }
 
     fn believe(&mut self) -> Result<(), RefreshError> {
@@ -256,21 +311,55 @@ impl Clerk {
     }
 }
 
-/// Returns what the log says of a submission: who signed what, and why.
-fn deed(accepted: &Accepted) -> Deed {
+/// Opens the organisation's folder, and waits a moment where a command has it.
+fn owned(path: &Path) -> Result<Folder, DeskError> {
+    let until = Instant::now() + OWNED_MAX;
+    loop {
+        match Folder::open(path) {
+            Err(FolderError::Repository { source: repository::OpenError::InUse, .. })
+                if Instant::now() < until =>
+            {
+                thread::sleep(OWNED_PAUSE);
+            }
+            opened => return opened.map_err(DeskError::Folder),
+        }
+    }
+}
+
+fn state_of(folder: &Folder) -> Result<State, DeskError> {
+    folder.state().map_err(|error| DeskError::Publish(error.into()))
+}
+
+fn accepted_documents(accepted: &Accepted) -> Vec<(&str, &Targets)> {
+    let targets = accepted.targets.iter().map(|targets| ("targets", targets.document()));
+    let roles = accepted.roles.iter().map(|(role, known)| (role.as_str(), known.document()));
+    targets.chain(roles).collect()
+}
+
+/// Returns the documents that say when they were changed, the newest change alone.
+fn state_documents(state: &State) -> Vec<(&str, &Targets)> {
+    let roles = state.roles.iter().map(|(role, known)| (role.as_str(), known.document()));
+    let all = roles.chain([("targets", state.targets.document())]);
+    let dated: Vec<_> =
+        all.filter_map(|(role, known)| Some((Note::of(known)?.at, role, known))).collect();
+    let newest = dated.iter().map(|(at, ..)| *at).max();
+    let is_newest = |(at, ..): &(Utc, &str, &Targets)| Some(*at) == newest;
+    dated.into_iter().filter(is_newest).map(|(_, role, known)| (role, known)).collect()
+}
+
+/// Returns what the log says of documents: who signed what, and why.
+fn deed(documents: Vec<(&str, &Targets)>, root: Option<&Root>) -> Deed {
     let mut object = String::new();
-    let mut by = None;
-    let targets = accepted.targets.iter().map(|targets| ("targets", targets));
-    let roles = accepted.roles.iter().map(|(role, document)| (role.as_str(), document));
     let mut name = |role: &str, version: Version| {
         let separator = if object.is_empty() { "" } else { ", " };
         write!(object, "{separator}{role} {version}").expect("writing to a string succeeds");
     };
-    for (role, document) in targets.chain(roles) {
+    let mut by = None;
+    for (role, document) in documents {
         name(role, document.version());
         by = by.or_else(|| Note::of(document));
     }
-    if let Some(root) = &accepted.root {
+    if let Some(root) = root {
         name("root", root.version());
     }
     let reason = by.as_ref().and_then(|note| note.reason.as_ref()).map(ToString::to_string);

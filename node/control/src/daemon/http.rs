@@ -119,7 +119,9 @@ fn status(error: &DeskError) -> StatusCode {
     match error {
         DeskError::Submission(_) => StatusCode::BAD_REQUEST,
         DeskError::Publish(PublishError::Refused(_)) => StatusCode::CONFLICT,
-        DeskError::Publish(_) | DeskError::Audit(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        DeskError::Publish(_) | DeskError::Audit(_) | DeskError::Folder(_) => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
         DeskError::Busy | DeskError::Closed => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

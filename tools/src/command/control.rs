@@ -1,0 +1,91 @@
+//! `sutler control`: the control plane in the foreground, until a signal.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use serde_json::json;
+use sutler_control::daemon::config::ControlConfig;
+use sutler_control::daemon::{Daemon, DaemonError};
+use sutler_node::config::Config;
+use sutler_node::failure::{Failure, Kind};
+use sutler_node::node::Node;
+use tracing::info;
+
+use crate::access::DataArgs;
+use crate::command::runtime;
+use crate::output::{Output, Stop};
+
+const EXAMPLES: &str = "\
+Examples:
+  sutler control --data /srv/sutler --listen '[::]:7447'
+  sutler control --data ./control --listen 127.0.0.1:0 --config ./control.toml
+
+DATA is an organisation's folder with control's own keys (org.json, repository/, online/) and an identity:
+  sutler org issue ORG_DIR --role control --id c1 --out DATA/identity
+Admins' commands work on the same folder while it runs, by --org-dir DATA; what they publish is noticed, written
+into DATA/audit/log and pushed. The config has [control] beside what a node's has:
+  [control]
+  http = \"0.0.0.0:8080\"     # the repository for any TUF client, and POST /orders; off if absent
+Prints `listening ADDR` when ready, then `repository URL`. SIGINT and SIGTERM end it with 0.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Control {
+    #[command(flatten)]
+    data: DataArgs,
+    /// The UDP address at which nodes and agents are served. Port 0 takes any free port.
+    #[arg(long, value_name = "ADDR")]
+    listen: SocketAddr,
+}
+
+impl Control {
+    pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
+        let (config, control): (Config, ControlConfig) = self.data.config_with("control")?;
+        let data = self.data.folder();
+        let runtime = runtime::start()?;
+        runtime.block_on(async {
+            let stop = runtime::stopped_by_signals()?;
+            let node = Node::open(&data, self.listen, &config)?;
+            let endpoint = node.fetcher().endpoint().clone();
+            let daemon = Daemon::open(data.root(), &control, endpoint, None)
+                .map_err(|error| failure(&error))?;
+            let (address, http) = (node.address(), daemon.http_address());
+            let repository = http.map(|http| format!("http://{http}"));
+            let node = node.answering(daemon.orders());
+            info!(%address, identity = %node.fetcher().endpoint().name(), "listening");
+            output.line(format_args!("listening {address}"))?;
+            if let Some(repository) = &repository {
+                output.line(format_args!("repository {repository}"))?;
+            }
+            output.json(&json!({ "listening": address, "repository": repository }))?;
+            // Whichever ends first takes the other with it.
+            let daemon = async {
+                let ended = daemon.run(stop.clone()).await;
+                stop.cancel();
+                ended.map_err(|error| Failure::because(Kind::Internal, "serve", &error))
+            };
+            let serving = async {
+                let ended = node.run(stop.clone()).await;
+                stop.cancel();
+                ended
+            };
+            let (served, kept) = tokio::join!(serving, daemon);
+            Ok(served.and(kept)?)
+        })
+    }
+}
+
+fn failure(error: &DaemonError) -> Failure {
+    match error {
+        DaemonError::Listen { .. } => {
+            Failure::from_error(Kind::Unreachable, error).with_help("port 0 takes any free port")
+        }
+        DaemonError::Folder(_) => Failure::from_error(Kind::File, error)
+            .with_help("`sutler org init DATA --org NAME --preset solo|team|enterprise` makes one"),
+        DaemonError::Keys(_) => Failure::from_error(Kind::Refused, error),
+        DaemonError::Read(_)
+        | DaemonError::Believe(_)
+        | DaemonError::Desk(_)
+        | DaemonError::Disk { .. } => Failure::from_error(Kind::Store, error),
+    }
+}
