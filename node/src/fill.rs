@@ -15,7 +15,7 @@ mod failures;
 mod interest;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use sutler_cache::eviction::Standing;
@@ -33,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use url::Url;
 
+use crate::catalogue::Catalogue;
 use failures::Failures;
 use interest::Interests;
 
@@ -45,6 +46,9 @@ pub const FILLS_MAX: usize = 64;
 
 /// When one who was refused should ask again.
 const RETRY_MS: u32 = 2_000;
+
+/// When one should ask again whose content is only just being asked for: a round trip to where it comes from.
+const BEGUN_RETRY_MS: u32 = 100;
 
 /// Fills by digest, from other places than its own, that one asker waits for.
 const JOINS_MAX: usize = 4;
@@ -66,6 +70,8 @@ struct Shared {
     plain: StoreGateway,
     fetcher: Fetcher,
     origins: Origins,
+    /// What the orders say of contents that were never seen here.
+    catalogue: OnceLock<Catalogue>,
     /// Absent where everything is kept.
     interests: Option<Interests>,
     fills: Mutex<Fills>,
@@ -122,7 +128,14 @@ impl Filler {
         };
         let plain = StoreGateway { store, arrivals };
         let fills = Mutex::default();
-        Self(Arc::new(Shared { plain, fetcher, origins, interests, fills, tasks, stop }))
+        let catalogue = OnceLock::new();
+        Self(Arc::new(Shared { plain, fetcher, origins, catalogue, interests, fills, tasks, stop }))
+    }
+
+    /// Fills what the orders name as well, also where it was never seen here. The first catalogue counts.
+    pub(crate) fn consult(&self, catalogue: Catalogue) {
+        // There is one set of orders on a machine.
+        drop(self.0.catalogue.set(catalogue));
     }
 
     /// Gives up what an earlier process filled and had no time to give up. Waits for the disk.
@@ -186,6 +199,32 @@ impl Filler {
         let wanted = Wanted { content: id, about: content.about(), class, sources };
         self.0.tasks.spawn(filling.run(wanted));
         Ok(Coming::Filled)
+    }
+
+    /// Begins to fill a content of which nothing is here, if the orders name it. Who asks has to ask again:
+    /// not even its length is known yet.
+    fn fill_unseen(&self, id: ContentId, class: Class) -> Refusal {
+        let found = self.0.catalogue.get().and_then(|catalogue| catalogue.find(id));
+        let Some((about, mut sources)) = found else { return Refusal::Unknown };
+        sources.retain(|source| match source {
+            SourceAddress::Origin(url) => self.0.origins.permits(url).is_ok(),
+            SourceAddress::Peer(_) => true,
+        });
+        let mut fills = self.fills();
+        if !fills.contents.contains(&id) && self.0.fetcher.arrivals().watch(id).is_none() {
+            if let Some(refusal) = fills.failed_contents.standing(&id, Instant::now()) {
+                return refusal;
+            }
+            if let Err(refusal) = self.has_room(&fills) {
+                return refusal;
+            }
+            fills.contents.insert(id);
+            let arrival = Some(self.0.fetcher.arrivals().begin(id));
+            let filling = Filling { filler: self.clone(), id, arrival, _interest: None };
+            let wanted = Wanted { content: id, about, class, sources };
+            self.0.tasks.spawn(filling.run(wanted));
+        }
+        Refusal::Busy { retry_ms: BEGUN_RETRY_MS }
     }
 
     /// Takes on the fill of a vendor's file, which the caller then does; `None` where one runs. The
@@ -430,7 +469,9 @@ impl Drop for FillingFile {
 
 impl Gateway for Filler {
     async fn open(&self, id: ContentId, class: Class) -> Result<Served, Refusal> {
-        let content = self.look_up(id).await?.ok_or(Refusal::Unknown)?;
+        let Some(content) = self.look_up(id).await? else {
+            return Err(self.fill_unseen(id, class));
+        };
         if !content.is_offered() || content.awaits_digest() {
             return Err(Refusal::Unknown);
         }

@@ -10,7 +10,7 @@
 //! | How does a command reach the process that owns a store? | [`local`] |
 //! | What does a node consist of, and in which order does it stop? | [`node`] |
 //! | What does it do with a store? | [`owner`] |
-//! | What is missing, and where to get it? | [`fill`] |
+//! | What is missing, and where to get it? | [`fill`], `catalogue` |
 //! | How do package managers as they are use it? | [`proxy`] |
 //! | Whose orders does it pass on? | [`orders`] |
 //! | What is measured, and who may read that? | [`metrics`], [`http`] |
@@ -18,6 +18,7 @@
 //! | What do commands report? | [`report`], [`status`], [`failure`] |
 
 mod adopt;
+mod catalogue;
 pub mod config;
 pub mod data;
 pub mod failure;

@@ -17,6 +17,7 @@ use sutler_swarm::Endpoint;
 use sutler_swarm::orders::{Board, FollowError, Follower, Orders, Outbox, Reports, SOURCES_MAX};
 use tokio_util::sync::CancellationToken;
 
+use crate::catalogue::Catalogue;
 use crate::data::DataFolder;
 use crate::failure::{Failure, Kind};
 use crate::status::OrdersStatus;
@@ -99,6 +100,11 @@ impl Relay {
     /// Returns what the node answers about orders.
     pub(crate) fn orders(&self) -> Arc<dyn Orders> {
         Arc::new(self.board.clone())
+    }
+
+    /// Returns what the orders say of contents.
+    pub(crate) fn catalogue(&self) -> Catalogue {
+        Catalogue::new(self.board.clone(), self.sources.clone())
     }
 
     pub(crate) fn gauge(&self) -> RelayGauge {

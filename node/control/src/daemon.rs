@@ -10,16 +10,19 @@
 //! | What may be set? | [`config`] |
 //! | Who publishes? | [`desk`] |
 //! | What do strangers see? | [`http`] |
+//! | Where do machines get bytes? | `stock` |
 
 pub mod config;
 pub mod desk;
 pub mod http;
+mod stock;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sutler_cache::Store;
 use sutler_swarm::Endpoint;
 use sutler_swarm::orders::{Believer, Board, FollowError, Mirror, Orders, Place, Reports};
 use tokio_util::sync::CancellationToken;
@@ -77,8 +80,8 @@ pub enum DaemonError {
 
 impl Daemon {
     /// Opens everything in `data`, an organisation's folder that has control's own keys: signs the
-    /// timestamp, and believes the repository. `endpoint` is what machines watch; `reports` takes theirs.
-    /// Must be called within a tokio runtime; waits for the disk.
+    /// timestamp, and believes the repository. `endpoint` is what machines watch, `store` where they get
+    /// bytes; `reports` takes theirs. Must be called within a tokio runtime; waits for the disk.
     ///
     /// # Errors
     ///
@@ -87,6 +90,7 @@ impl Daemon {
         data: &Path,
         config: &ControlConfig,
         endpoint: Endpoint,
+        store: Store,
         reports: Option<Arc<dyn Reports>>,
     ) -> Result<Self, DaemonError> {
         let folder = Folder::open(data)?;
@@ -107,7 +111,8 @@ impl Daemon {
         // The desk takes it again whenever it works on it.
         drop(folder);
         let folder = data.to_owned();
-        let (desk, open_desk) = Desk::open(Tools { folder, keys, audit, believer, repository })?;
+        let (desk, open_desk) =
+            Desk::open(Tools { folder, keys, audit, believer, repository, store })?;
         let http = config.http.map(|address| {
             HttpServer::bind(address, &data.join("repository"), desk.clone())
                 .map_err(|source| DaemonError::Listen { address, source })

@@ -47,7 +47,8 @@ impl Control {
             let stop = runtime::stopped_by_signals()?;
             let node = Node::open(&data, self.listen, &config)?;
             let endpoint = node.fetcher().endpoint().clone();
-            let daemon = Daemon::open(data.root(), &control, endpoint, None)
+            let store = node.fetcher().store().clone();
+            let daemon = Daemon::open(data.root(), &control, endpoint, store, None)
                 .map_err(|error| failure(&error))?;
             let (address, http) = (node.address(), daemon.http_address());
             let repository = http.map(|http| format!("http://{http}"));

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use sutler_cache::Store;
 use sutler_orders::text::Utc;
 use sutler_protocol::manifest::{Root, TargetPath, Targets, Version};
 use sutler_swarm::gateway::causes;
@@ -25,6 +26,7 @@ use sutler_swarm::orders::{Believer, Mirror, Place, RefreshError};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use super::stock::stock;
 use crate::audit::{Audit, AuditError, Deed, Head};
 use crate::change::Note;
 use crate::online::{self, OnlineKeys};
@@ -64,6 +66,8 @@ pub struct Tools {
     pub believer: Believer,
     /// The repository, as others read it.
     pub repository: Mirror,
+    /// Where the bytes of published contents lie for machines.
+    pub store: Store,
 }
 
 /// Hands things in at the desk. Cheap to clone.
@@ -286,9 +290,10 @@ impl Clerk {
     /// Takes note of what was signed just now, and returns its version.
     fn signed(&mut self, folder: &Folder) -> Result<u64, DeskError> {
         self.resign_at = Instant::now() + RESIGN_EVERY;
-        let timestamp = state_of(folder)?.timestamp;
-        self.shown = Some(timestamp.bytes().clone());
-        Ok(timestamp.version().number())
+        let state = state_of(folder)?;
+        self.shown = Some(state.timestamp.bytes().clone());
+        stock(&self.tools.folder.join("repository"), &state, &self.tools.store);
+        Ok(state.timestamp.version().number())
     }
 
     fn timestamp(&self) -> Result<Option<Bytes>, ReadError> {

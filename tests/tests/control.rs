@@ -1,0 +1,279 @@
+//! Control, a node and devices in processes of their own: what an admin publishes reaches a device at the
+//! site, is written down, and survives what may befall any of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use sutler_tests::program;
+use sutler_tests::running::Running;
+
+const PASSPHRASE: &str = "correct horse battery staple";
+
+/// What a test waits for at most. Far more than it takes: machines that run tests are busy.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// An admin's desk with an organisation in `org`, where control runs too.
+struct Site {
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let site = Self { folder: tempfile::tempdir().unwrap() };
+        site.done("org init org --org acme --preset solo");
+        site.done("org issue org --role control --id c1 --out org/identity");
+        for (role, name) in [("node", "node"), ("agent", "device")] {
+            site.done(&format!("org issue org --site lab --role {role} --out {name}/identity"));
+        }
+        fs::write(site.path("control.toml"), "[control]\nhttp = '127.0.0.1:0'\n").unwrap();
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(program::sutler());
+        command.args(arguments.split_whitespace()).current_dir(self.folder.path());
+        command.env("SUTLER_PASSPHRASE", PASSPHRASE).env("SUTLER_ORG_DIR", "org");
+        command.env("USER", "tester");
+        command
+    }
+
+    fn run(&self, arguments: &str) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn done(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Starts a daemon, and waits until it says where it listens.
+    fn daemon(&self, name: &str, arguments: &str) -> Daemon {
+        let running = Running::start(&mut self.command(arguments), &self.path(name));
+        let daemon = Daemon { running };
+        soon(&format!("{name} listens"), || daemon.said("listening ").is_some());
+        daemon
+    }
+
+    fn control(&self, listen: &str) -> Daemon {
+        self.daemon(
+            "control",
+            &format!("control --data org --config control.toml --listen {listen}"),
+        )
+    }
+
+    /// Starts a node that follows what listens at `source`.
+    fn node(&self, source: &str) -> Daemon {
+        let root = self.path("org/repository/metadata/1.root.json");
+        let config = format!("[orders]\nsources = ['{source}']\nroot = '{}'\n", root.display());
+        fs::write(self.path("node.toml"), config).unwrap();
+        self.daemon("node", "node --data node --config node.toml --listen 127.0.0.1:0")
+    }
+
+    /// The version of the orders that the node believes.
+    fn believed(&self) -> u64 {
+        let status = self.done("status --data node --json");
+        let status: Value = serde_json::from_str(&status).unwrap();
+        status["service"]["orders"]["version"].as_u64().unwrap_or(0)
+    }
+
+    /// The version of what is published.
+    fn published(&self) -> u64 {
+        let timestamp = fs::read(self.path("org/repository/metadata/timestamp.json")).unwrap();
+        let timestamp: Value = serde_json::from_slice(&timestamp).unwrap();
+        timestamp["signed"]["version"].as_u64().unwrap()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("org/audit/log")).unwrap_or_default()
+    }
+
+    /// Publishes a file of some chunks, and returns its id.
+    fn publish(&self, name: &str) -> String {
+        let bytes: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+        fs::write(self.path(name), bytes).unwrap();
+        self.done(&format!("publish {name} --severity low --key org/keys/laptop.key"));
+        b3sum(&self.path(name))
+    }
+}
+
+struct Daemon {
+    running: Running,
+}
+
+impl Daemon {
+    /// What it printed behind this word.
+    fn said(&self, word: &str) -> Option<String> {
+        let printed = self.running.printed();
+        printed.lines().find_map(|line| line.strip_prefix(word).map(str::to_owned))
+    }
+
+    fn address(&self) -> String {
+        self.said("listening ").unwrap()
+    }
+}
+
+/// The id of a file's bytes, as another program says it.
+fn b3sum(path: &Path) -> String {
+    let output = Command::new("b3sum").arg("--no-names").arg(path).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Looks until something is so.
+fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "never: {what}");
+    }
+}
+
+// R33: a device with no way to the vendor nor to control gets what was published from its site's node.
+#[test]
+fn what_an_admin_publishes_reaches_a_device_through_its_sites_node() {
+    let site = Site::new();
+    let control = site.control("127.0.0.1:0");
+    let node = site.node(&control.address());
+    soon("the node believes", || site.believed() > 0);
+
+    let id = site.publish("numbers.bin");
+    site.done("approve numbers.bin --scope all --key org/keys/laptop.key --reason tested");
+    // Control notices what was published beside it, writes it down and pushes it.
+    soon("the approval is written down", || site.log().contains("approvals-all 1"));
+    soon("the node believes it", || site.believed() == site.published());
+    assert!(site.log().contains("\"reason\":\"tested\""), "{}", site.log()); // R142
+
+    site.done(&format!("fetch {id} --data device --from {} --out got.bin", node.address()));
+    assert_eq!(
+        fs::read(site.path("got.bin")).unwrap(),
+        fs::read(site.path("numbers.bin")).unwrap()
+    );
+}
+
+// R161, N6: any TUF client reads it over HTTP, contents and order files alike.
+#[test]
+fn the_repository_is_served_to_any_tuf_client() {
+    let site = Site::new();
+    let control = site.control("127.0.0.1:0");
+    let id = site.publish("numbers.bin");
+    let before = site.published();
+    soon("it is noticed", || site.published() > before);
+    let url = control.said("repository ").unwrap();
+    let root = site.path("org/repository/metadata/1.root.json");
+    let tuf = |arguments: &[&str]| {
+        let mut command = Command::new(program::sutler_tuf());
+        command.args(["--metadata-dir", "trusted"]).args(arguments);
+        let output = command.current_dir(site.folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    for folder in ["trusted", "targets"] {
+        fs::create_dir(site.path(folder)).unwrap();
+    }
+    tuf(&["init", root.to_str().unwrap()]);
+    let month = fs::read_dir(site.path("org/repository/targets/content")).unwrap();
+    let month = month.map(|entry| entry.unwrap().file_name()).next().unwrap();
+    let name = format!("content/{}/{id}/numbers.bin", month.to_str().unwrap());
+    let (metadata, targets) = (format!("{url}/metadata"), format!("{url}/targets"));
+    tuf(&[
+        "--metadata-url",
+        &metadata,
+        "--target-base-url",
+        &targets,
+        "--target-dir",
+        "targets",
+        "--target-name",
+        &name,
+        "download",
+    ]);
+    let got = fs::read_dir(site.path("targets")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(b3sum(&got), id);
+
+    // T23, T14: nothing else lies behind that door, and nothing goes in that nobody signed.
+    let get = |place: &str, more: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args([
+            "--silent",
+            "--path-as-is",
+            "--write-out",
+            "%{http_code}",
+            "--output",
+            "/dev/null",
+        ]);
+        let output = curl.args(more).arg(format!("{url}{place}")).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for place in [
+        "/",
+        "/org.json",
+        "/online/timestamp.key",
+        "/metadata/../online/timestamp.key",
+        "/metadata/..%2fonline%2ftimestamp.key",
+        "/targets/../../org.json",
+        "/metadata/",
+        "/orders",
+    ] {
+        let code = get(place, &[]);
+        assert!(["404", "405", "400"].contains(&code.as_str()), "{place}: {code}");
+    }
+    let published = site.published();
+    assert_eq!(get("/orders", &["--data", "{}"]), "400");
+    assert_eq!(
+        get("/orders", &["--data", "{\"format\":1,\"documents\":{\"timestamp\":\"{}\"}}"]),
+        "409"
+    );
+    assert_eq!(site.published(), published);
+}
+
+// R96, and the kill -9 between any two lines: nothing that was published is lost with a process.
+#[test]
+fn a_node_goes_on_without_control_and_control_after_a_kill() {
+    let site = Site::new();
+    let control = site.control("127.0.0.1:0");
+    let address = control.address();
+    let node = site.node(&address);
+    let id = site.publish("numbers.bin");
+    soon("the node believes", || site.believed() > 0 && site.believed() == site.published());
+    let believed = site.believed();
+    control.running.kill();
+    node.running.kill();
+
+    // The line is down: what the node believed last is what it believes.
+    let node = site.node(&address);
+    assert_eq!(site.believed(), believed);
+    let control = site.control(&address);
+    soon("the node believes what control signed after its kill", || site.believed() > believed);
+    site.done(&format!("fetch {id} --data device --from {} --out got.bin", node.address()));
+    control.running.signal(Signal::TERM);
+    assert_eq!(control.running.end().code, Some(0));
+}
+
+// T27
+#[test]
+fn control_does_not_start_on_an_audit_log_that_was_changed() {
+    let site = Site::new();
+    let control = site.control("127.0.0.1:0");
+    site.publish("numbers.bin");
+    soon("it is written down", || site.log().contains("content-"));
+    let head = format!("{}", site.log().lines().count());
+    soon("the log's head is signed", || {
+        let timestamp = fs::read_to_string(site.path("org/repository/metadata/timestamp.json"));
+        timestamp.unwrap().contains(&format!("\"seq\":{head}"))
+    });
+    control.running.kill();
+    let path: &Path = &site.path("org/audit/log");
+    let changed =
+        site.log().replace("\"publish\"", "\"removed\"").replace("\"noticed\"", "\"removed\"");
+    fs::write(path, changed).unwrap();
+    let output = site.run("control --data org --config control.toml --listen 127.0.0.1:0");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(8), "{said}");
+    assert!(said.contains("line 1 of the audit log does not follow"), "{said}");
+}
