@@ -124,8 +124,7 @@ impl Node {
             Proxy::bind(listen, config, &folder, sources, fetcher, filler, origins)
         });
         let proxy = proxy.transpose()?;
-        let relay = Relay::open(data, &config.orders, &endpoint)?;
-        relay.iter().for_each(|relay| filler.consult(relay.catalogue()));
+        let relay = Relay::open(data, &config.orders, &endpoint, &filler)?;
         let (gauge, filling) = (proxy.as_ref().map(Proxy::gauge), filler.clone());
         let meter = Meter::new(store.store().clone(), counters.clone(), filling, gauge.clone());
         let service = NodeService {

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalogue::Catalogue;
 use crate::data::DataFolder;
 use crate::failure::{Failure, Kind};
+use crate::fill::Filler;
 use crate::status::OrdersStatus;
 
 /// The `[orders]` table: whose orders a node passes on.
@@ -62,8 +63,8 @@ impl OrdersConfig {
 }
 
 impl Relay {
-    /// Opens what the machine in `data` believes; `None` if its config names nobody to follow. Must be
-    /// called within a tokio runtime; waits for the disk.
+    /// Opens what the machine in `data` believes; `None` if its config names nobody to follow. `filler` fills
+    /// what the orders name from then on. Must be called within a tokio runtime; waits for the disk.
     ///
     /// # Errors
     ///
@@ -73,6 +74,7 @@ impl Relay {
         data: &DataFolder,
         config: &OrdersConfig,
         endpoint: &Endpoint,
+        filler: &Filler,
     ) -> Result<Option<Self>, Failure> {
         if config.sources.is_empty() {
             return Ok(None);
@@ -94,17 +96,13 @@ impl Relay {
             sources.clone(),
         )
         .map_err(|error| unfollowed(&error))?;
+        filler.consult(Catalogue::new(board.clone(), sources.clone()));
         Ok(Some(Self { board, outbox, follower, endpoint, sources }))
     }
 
     /// Returns what the node answers about orders.
     pub(crate) fn orders(&self) -> Arc<dyn Orders> {
         Arc::new(self.board.clone())
-    }
-
-    /// Returns what the orders say of contents.
-    pub(crate) fn catalogue(&self) -> Catalogue {
-        Catalogue::new(self.board.clone(), self.sources.clone())
     }
 
     pub(crate) fn gauge(&self) -> RelayGauge {

@@ -195,8 +195,14 @@ fn the_repository_is_served_to_any_tuf_client() {
     ]);
     let got = fs::read_dir(site.path("targets")).unwrap().next().unwrap().unwrap().path();
     assert_eq!(b3sum(&got), id);
+}
 
-    // T23, T14: nothing else lies behind that door, and nothing goes in that nobody signed.
+// T23, T14
+#[test]
+fn nothing_else_lies_behind_the_door_and_nothing_goes_in_that_nobody_signed() {
+    let site = Site::new();
+    let control = site.control("127.0.0.1:0");
+    let url = control.said("repository ").unwrap();
     let get = |place: &str, more: &[&str]| {
         let mut curl = Command::new("curl");
         curl.args([
@@ -267,11 +273,16 @@ fn control_does_not_start_on_an_audit_log_that_was_changed() {
         let timestamp = fs::read_to_string(site.path("org/repository/metadata/timestamp.json"));
         timestamp.unwrap().contains(&format!("\"seq\":{head}"))
     });
+    // R102: whoever kept a timestamp can check the log without us.
+    let timestamp = "org/repository/metadata/timestamp.json";
+    site.done(&format!("audit verify org/audit/log --timestamp {timestamp}"));
+    assert!(site.done("audit export org/audit/log").contains("content-"));
     control.running.kill();
     let path: &Path = &site.path("org/audit/log");
     let changed =
         site.log().replace("\"publish\"", "\"removed\"").replace("\"noticed\"", "\"removed\"");
     fs::write(path, changed).unwrap();
+    assert_eq!(site.run("audit verify org/audit/log").status.code(), Some(6));
     let output = site.run("control --data org --config control.toml --listen 127.0.0.1:0");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(8), "{said}");

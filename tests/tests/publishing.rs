@@ -352,7 +352,7 @@ fn what_was_published_is_downloaded_by_our_own_client_over_http() {
 
 #[test]
 fn what_was_published_is_verified_and_downloaded_by_python_tuf() {
-    let Some(python) = program::python_tuf() else {
+    let Some(python) = program::python() else {
         let test = "what_was_published_is_verified_and_downloaded_by_python_tuf";
         return sutler_tests::skip(test, "cargo xtask test has not set up python-tuf");
     };

@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use sutler_node::failure::{Failure, Kind};
 
 use crate::command::{
-    add, admin, apt_proxy, control, decide, dev, device, fetch, halt, inspect, join, key, manifest,
-    node, order, org, publish, set, site, status, store, token,
+    add, admin, apt_proxy, audit, control, decide, dev, device, fetch, halt, inspect, join, key,
+    manifest, node, order, org, publish, set, site, status, store, token,
 };
 use crate::exit;
 use crate::logging::{self, Verbosity};
@@ -92,6 +92,9 @@ enum Command {
     Node(node::Node),
     /// Run the control plane: keep the signed repository fresh, serve it, and push what is new.
     Control(control::Control),
+    /// Check and print what control wrote down.
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Bring a content into the store from nodes, agents and origins, and write it to a file.
     Fetch(fetch::Fetch),
     /// Look after the store.
@@ -157,6 +160,7 @@ impl Command {
             Self::Add(add) => add.run(output),
             Self::Node(node) => node.run(output),
             Self::Control(control) => control.run(output),
+            Self::Audit(audit) => audit.run(output),
             Self::Fetch(fetch) => fetch.run(output),
             Self::Store(store) => store.run(output),
             Self::Status(status) => status.run(output),

@@ -3,6 +3,7 @@
 pub(crate) mod add;
 pub(crate) mod admin;
 pub(crate) mod apt_proxy;
+pub(crate) mod audit;
 pub(crate) mod control;
 pub(crate) mod decide;
 pub(crate) mod dev;

@@ -146,12 +146,11 @@ impl Daemon {
     /// What was handed in is published or not, and the repository is whole, at any moment.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
         let Self { desk, open_desk, http, .. } = self;
-        let served = match http {
-            Some(http) => http.run(shutdown).await,
-            None => {
-                shutdown.cancelled().await;
-                Ok(())
-            }
+        let served = if let Some(http) = http {
+            http.run(shutdown).await
+        } else {
+            shutdown.cancelled().await;
+            Ok(())
         };
         drop(desk);
         // Its thread ends with what it is doing.

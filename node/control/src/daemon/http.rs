@@ -91,7 +91,8 @@ impl HttpServer {
 
 /// Keeps back what is only being written.
 async fn only_what_is_published(request: Request, next: Next) -> Response {
-    if request.uri().path().ends_with(".new") {
+    let extension = Path::new(request.uri().path()).extension();
+    if extension.is_some_and(|extension| extension == "new") {
         return StatusCode::NOT_FOUND.into_response();
     }
     next.run(request).await
