@@ -5,7 +5,7 @@ use sutler_control::draft::{Draft, DraftError};
 use sutler_control::online::{OnlineKeys, publication};
 use sutler_control::submission::{self, Refused};
 use sutler_protocol::manifest::key::Key;
-use sutler_protocol::manifest::{Delegation, Kind, RoleName, Signed, Version};
+use sutler_protocol::manifest::{Delegation, Kind, RoleName, Version};
 
 use crate::house::{House, in_days, install, key, now, online_keys, said, signed};
 
