@@ -88,7 +88,9 @@ pub fn head(kind: Kind, bytes: &[u8], place: Option<Place<'_>>) -> Result<Head, 
         Kind::Rings => of::<Rings>(bytes, place),
         Kind::Halts => of::<Halts>(bytes, place),
         Kind::Revocations => of::<Revocations>(bytes, place),
-        Kind::Content | Kind::Denial | Kind::Scope => Err(OrderError::NoObject { document: kind }),
+        Kind::Content | Kind::Denial | Kind::Scope | Kind::Report => {
+            Err(OrderError::NoObject { document: kind })
+        }
     }
 }
 

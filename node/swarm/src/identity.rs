@@ -9,6 +9,7 @@
 //! - [`PeerVerifier`]: what a certificate must be for its holder to be let in
 //! - [`client_config`], [`server_config`]: TLS 1.3 with all of it, for QUIC
 //! - [`Revocations`]: who is no longer let in, [`TrustedClock`]: by which time certificates are judged
+//! - [`Attested`]: a statement that a member signs, for whoever reads it later
 //! - [`handshake_refusal`]: why a handshake failed, in words that a user can act on
 //!
 //! A member's identity folder (`DATA/identity`) holds three PEM files:
@@ -32,6 +33,7 @@ mod name;
 mod refusal;
 mod revoked;
 mod shown;
+mod signing;
 mod tls;
 mod verifier;
 
@@ -49,6 +51,7 @@ pub use name::{
 pub use refusal::{HandshakeRefusal, RefusalCause, handshake_refusal};
 pub(crate) use revoked::hash;
 pub use revoked::{Credentials, KeyHash, Revocations, Revoked, key_hash};
+pub use signing::{AttestError, Attested, SignError};
 pub(crate) use tls::provider;
 pub use tls::{
     ALPN, SERVER_NAME, Terms, TlsError, client_config, client_config_on, client_config_with_clock,

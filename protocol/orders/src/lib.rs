@@ -20,6 +20,7 @@
 //! | Who is let in no longer? | [`admission`] |
 //! | What is believed of all this? | [`vouched`] |
 //! | What does a device answer? | [`mod@evaluate`], [`answer`], [`mod@effective`] |
+//! | How does a device report? | [`report`] |
 //! | How much may there be? | [`bounds`] |
 
 pub mod admission;
@@ -36,6 +37,7 @@ pub mod halts;
 pub mod order;
 pub mod policies;
 pub mod recurrence;
+pub mod report;
 pub mod rings;
 pub mod rule;
 pub mod schedules;

@@ -45,6 +45,8 @@ pub enum Kind {
     Revocations,
     /// Which devices a role of approvals reaches: `sutler` of its delegation.
     Scope,
+    /// What a device says.
+    Report,
 }
 
 /// What every order file begins with.
@@ -228,6 +230,7 @@ impl Kind {
             Self::Halts => "halts",
             Self::Revocations => "revocations",
             Self::Scope => "scope",
+            Self::Report => "report",
         }
     }
 
@@ -256,7 +259,7 @@ impl Kind {
             Self::Rings => own("rings"),
             Self::Halts => own("halts"),
             Self::Revocations => own("admission"),
-            Self::Content | Self::Denial | Self::Scope => None,
+            Self::Content | Self::Denial | Self::Scope | Self::Report => None,
         }
     }
 }

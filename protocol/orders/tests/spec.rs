@@ -8,7 +8,11 @@ use sutler_orders::admission::Revocations;
 use sutler_orders::content::{About, Severity};
 use sutler_orders::denial::SignedDenial;
 use sutler_orders::order::Place;
-use sutler_orders::{Approvals, Body, Halts, Order, Policies, Rings, Schedules, Sites, Standing};
+use sutler_orders::report::SignedReport;
+use sutler_orders::{
+    Approvals, Body, Halts, Order, Policies, Rings, Schedules, Sites, Standing, State,
+};
+use sutler_protocol::manifest::json;
 
 const SPEC: &str = include_str!("../../SPEC.md");
 
@@ -95,6 +99,19 @@ fn the_content_and_the_denial_of_the_page_are_read_and_written_again() {
 }
 
 #[test]
+fn the_report_of_the_page_is_read_and_written_again() {
+    let said: Value = serde_json::from_str(&examples()["report"]).unwrap();
+    let envelope = serde_json::json!({ "chain": ["00"], "signature": "ff", "signed": said });
+    let signed = SignedReport::parse(envelope.to_string().as_bytes()).unwrap();
+    assert_eq!(signed.message(), json::canonical(&said).unwrap());
+    let signer = "spiffe://example/site/cologne/agent/anna-3".parse().unwrap();
+    let report = signed.of(&signer, None).unwrap();
+    assert_eq!(report.answers[0].state, State::Failed);
+    let written = report.envelope(&[vec![0]], &[0xff]).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&written).unwrap(), envelope);
+}
+
+#[test]
 fn every_example_of_the_page_has_its_test() {
     let tested = [
         "approvals",
@@ -102,6 +119,7 @@ fn every_example_of_the_page_has_its_test() {
         "denial",
         "halts",
         "policies",
+        "report",
         "revocations",
         "rings",
         "schedules",
@@ -114,7 +132,7 @@ fn every_example_of_the_page_has_its_test() {
 #[test]
 fn an_unknown_field_anywhere_is_refused_by_its_path() {
     for (name, text) in examples() {
-        if matches!(name, "content" | "denial") {
+        if matches!(name, "content" | "denial" | "report") {
             continue;
         }
         let value: Value = serde_json::from_str(&text).unwrap();

@@ -219,12 +219,12 @@ impl Roles {
     }
 
     /// Returns the top-level targets, and with them the first delegations.
-    pub fn targets(&self) -> &Targets {
+    pub fn targets(&self) -> &Believed<Targets> {
         &self.targets
     }
 
     /// Returns a delegated role's document, if it is believed.
-    pub fn role(&self, role: &RoleName) -> Option<&Targets> {
+    pub fn role(&self, role: &RoleName) -> Option<&Believed<Targets>> {
         match self.read.get(role)? {
             Read::Believed { document, .. } => Some(document),
             Read::Refused(_) => None,

@@ -35,7 +35,7 @@ use super::revoked::{Credentials, Revocations, key_hash};
 
 /// What signs certificates and handshakes: Ed25519, which [`super::Authority`] issues, and P-256, for
 /// keys that live in hardware. Nothing weaker is negotiable because nothing else is listed.
-static ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
+pub(super) static ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[ED25519, ECDSA_P256_SHA256],
     mapping: &[
         (SignatureScheme::ED25519, &[ED25519]),
