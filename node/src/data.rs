@@ -5,6 +5,7 @@
 //! DATA/store/         the contents; sutler-cache owns what is in it
 //! DATA/proxy/         what the caching proxy remembers; may be thrown away
 //! DATA/orders/        what is believed of the orders, and what waits to be passed on
+//! DATA/agent/         what an agent remembers and shows; sutler-agent owns what is in it
 //! DATA/control.sock   where commands reach the process that owns the store
 //! ```
 
@@ -45,6 +46,11 @@ impl DataFolder {
     /// Returns the folder of what is believed of the orders.
     pub fn orders(&self) -> PathBuf {
         self.root.join("orders")
+    }
+
+    /// Returns the folder of what an agent remembers and shows.
+    pub fn agent(&self) -> PathBuf {
+        self.root.join("agent")
     }
 
     /// Returns where the control socket lies, unless that path is too long for a socket.

@@ -18,7 +18,7 @@ use sutler_swarm::enrol::device::control_addresses;
 use sutler_swarm::enrol::relay::JoinRelay;
 use sutler_swarm::enrol::renew::keep_renewed;
 use sutler_swarm::identity::{Identity, LoadError};
-use sutler_swarm::orders::Orders;
+use sutler_swarm::orders::{Board, Orders, Outbox};
 use sutler_swarm::origin::{OriginConfig, Origins, ProxyEnvironment, Resolve, SystemResolver};
 use sutler_swarm::{Endpoint, Fetcher, Server, TransportConfig};
 use tokio::runtime::Handle;
@@ -190,6 +190,11 @@ impl Node {
     pub fn answering(mut self, orders: Arc<dyn Orders>) -> Self {
         self.orders = Some(orders);
         self
+    }
+
+    /// Returns what is believed of the orders and where reports go, if orders are followed.
+    pub fn follows(&self) -> Option<(Board, Outbox)> {
+        self.relay.as_ref().map(Relay::follows)
     }
 
     /// Returns the store, as commands use it.

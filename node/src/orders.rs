@@ -105,6 +105,10 @@ impl Relay {
         Arc::new(self.board.clone())
     }
 
+    pub(crate) fn follows(&self) -> (Board, Outbox) {
+        (self.board.clone(), self.outbox.clone())
+    }
+
     pub(crate) fn gauge(&self) -> RelayGauge {
         RelayGauge { board: self.board.clone(), outbox: self.outbox.clone() }
     }

@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use sutler_node::failure::{Failure, Kind};
 
 use crate::command::{
-    add, admin, apt_proxy, audit, control, decide, dev, device, fetch, halt, inspect, join, key,
-    manifest, node, order, org, publish, set, site, status, store, token,
+    add, admin, agent, apt_proxy, audit, control, decide, dev, device, explain, fetch, halt,
+    inspect, join, key, manifest, node, order, org, publish, set, site, status, store, token,
 };
 use crate::exit;
 use crate::logging::{self, Verbosity};
@@ -95,6 +95,10 @@ enum Command {
     /// Check and print what control wrote down.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Run a device's daemon: stage what is approved, install it in its window, and report.
+    Agent(agent::Agent),
+    /// Say why a device does with a content what it does, gate by gate.
+    Explain(explain::Explain),
     /// Bring a content into the store from nodes, agents and origins, and write it to a file.
     Fetch(fetch::Fetch),
     /// Look after the store.
@@ -118,7 +122,7 @@ pub(crate) fn run() -> ExitCode {
     };
     let output = Output::new(if cli.json { Form::Json } else { Form::Human });
     let verbosity = match cli.command {
-        Command::Node(_) | Command::Control(_) => Verbosity::Service,
+        Command::Node(_) | Command::Control(_) | Command::Agent(_) => Verbosity::Service,
         _ => Verbosity::Quiet,
     };
     let done = logging::start(cli.log.as_deref(), verbosity)
@@ -161,6 +165,8 @@ impl Command {
             Self::Node(node) => node.run(output),
             Self::Control(control) => control.run(output),
             Self::Audit(audit) => audit.run(output),
+            Self::Agent(agent) => agent.run(output),
+            Self::Explain(explain) => explain.run(output),
             Self::Fetch(fetch) => fetch.run(output),
             Self::Store(store) => store.run(output),
             Self::Status(status) => status.run(output),

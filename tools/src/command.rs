@@ -2,12 +2,14 @@
 
 pub(crate) mod add;
 pub(crate) mod admin;
+pub(crate) mod agent;
 pub(crate) mod apt_proxy;
 pub(crate) mod audit;
 pub(crate) mod control;
 pub(crate) mod decide;
 pub(crate) mod dev;
 pub(crate) mod device;
+pub(crate) mod explain;
 pub(crate) mod fetch;
 pub(crate) mod found;
 pub(crate) mod halt;
@@ -18,6 +20,7 @@ pub(crate) mod manifest;
 pub(crate) mod node;
 pub(crate) mod order;
 pub(crate) mod org;
+pub(crate) mod policy;
 pub(crate) mod publish;
 pub(crate) mod revoke;
 pub(crate) mod runtime;

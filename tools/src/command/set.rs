@@ -12,6 +12,7 @@ use sutler_orders::order::{Body, OrderError};
 use sutler_orders::{Policies, Rings, Schedules, Standing};
 use sutler_protocol::name::Label;
 
+use crate::command::policy::Effective;
 use crate::command::publish::change_failure;
 use crate::output::{Output, Stop};
 use crate::signing::{SignArgs, state};
@@ -45,6 +46,8 @@ pub(crate) enum PolicyCommand {
     /// Say how the devices of a scope behave.
     #[command(after_help = POLICY)]
     Set(SetScoped),
+    /// Say how this device behaves, by the orders that its agent has verified.
+    Effective(Effective),
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,8 +90,10 @@ impl ScheduleCommand {
 
 impl PolicyCommand {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
-        let Self::Set(SetScoped { scope, set }) = self;
-        set.run::<Policies>(Some(&scope), output)
+        match self {
+            Self::Set(SetScoped { scope, set }) => set.run::<Policies>(Some(&scope), output),
+            Self::Effective(effective) => effective.run(output),
+        }
     }
 }
 

@@ -1,9 +1,14 @@
 //! `sutler status`: what a store holds, and what the process that owns it does.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use sutler_agent::view::{View, WindowView};
 use sutler_node::report::SourceKind;
 use sutler_node::size::ByteCount;
-use sutler_node::status::{OrdersStatus, ProxyStatus};
+use sutler_node::status::{OrdersStatus, ProxyStatus, Status};
 
 use crate::access::{Absent, DataArgs};
 use crate::output::{Output, Stop, printable};
@@ -65,7 +70,11 @@ impl StatusArgs {
                 }
             }
         }
-        output.json(&status)?;
+        let agent = View::read(&self.data.folder().agent()).ok();
+        if let Some(agent) = &agent {
+            show_agent(agent, output)?;
+        }
+        output.json(&Shown { status: &status, agent: agent.as_ref() })?;
         Ok(access.close()?)
     }
 }
@@ -87,6 +96,60 @@ fn show_orders(orders: &OrdersStatus, output: Output) -> Result<(), Stop> {
         "          {} denials by themselves, {} reports wait",
         orders.denials, orders.reports_waiting
     ))
+}
+
+/// What is printed with `--json`.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a View>,
+}
+
+/// Shows what the agent of this data folder showed last.
+fn show_agent(agent: &View, output: Output) -> Result<(), Stop> {
+    output.line(format_args!("device    {}", printable(&agent.identity)))?;
+    if let Some(why) = &agent.observes {
+        output.line(format_args!("observes  nothing is installed: {}", printable(why)))?;
+    }
+    let contact = agent.last_contact.map_or_else(|| "none yet".to_owned(), |at| at.to_string());
+    output.line(format_args!("contact   {contact}"))?;
+    let confirmed = if agent.time.confirmed { "" } else { ", not confirmed" };
+    output.line(format_args!(
+        "time      {} (clock {}{confirmed})",
+        agent.time.trusted, agent.time.clock
+    ))?;
+    match &agent.statement {
+        None => output.line("orders    none yet")?,
+        Some(statement) => {
+            // The agent may have ended before they expired.
+            let is_stale = statement.stale || statement.expires.instant() <= Timestamp::now();
+            let age = if is_stale { "STALE" } else { "fresh" };
+            let (version, expires) = (statement.version, statement.expires);
+            output
+                .line(format_args!("orders    version {version}, {age}, good until {expires}"))?;
+        }
+    }
+    for refused in &agent.refused {
+        output.line(format_args!("refused   {}", printable(refused)))?;
+    }
+    let mut states = BTreeMap::<&str, usize>::new();
+    for answer in &agent.answers {
+        *states.entry(&answer.state).or_default() += 1;
+    }
+    let states: Vec<String> =
+        states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    output.line(format_args!("answers   {}", printable(&states.join(", "))))?;
+    for window in &agent.windows {
+        let WindowView { scope, local, begin, end, .. } = window;
+        output.line(format_args!(
+            "window    {}: {}, {begin} to {end}",
+            printable(scope),
+            printable(local)
+        ))?;
+    }
+    output.line(format_args!("reports   {} wait", agent.reports_waiting))
 }
 
 fn show_proxy(proxy: &ProxyStatus, output: Output) -> Result<(), Stop> {
