@@ -10,7 +10,8 @@ use sutler_node::failure::{Failure, Kind};
 
 use crate::command::{
     add, admin, agent, apt_proxy, audit, control, decide, dev, device, explain, fetch, halt,
-    inspect, join, key, manifest, node, order, org, publish, set, site, status, store, token,
+    inspect, join, key, manifest, node, order, org, publish, report, set, site, status, store,
+    token,
 };
 use crate::exit;
 use crate::logging::{self, Verbosity};
@@ -92,6 +93,8 @@ enum Command {
     Node(node::Node),
     /// Run the control plane: keep the signed repository fresh, serve it, and push what is new.
     Control(control::Control),
+    /// Say how far devices are, by content, device or site.
+    Report(report::ReportArgs),
     /// Check and print what control wrote down.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -167,6 +170,7 @@ impl Command {
             Self::Audit(audit) => audit.run(output),
             Self::Agent(agent) => agent.run(output),
             Self::Explain(explain) => explain.run(output),
+            Self::Report(report) => report.run(output),
             Self::Fetch(fetch) => fetch.run(output),
             Self::Store(store) => store.run(output),
             Self::Status(status) => status.run(output),

@@ -22,6 +22,7 @@ pub(crate) mod order;
 pub(crate) mod org;
 pub(crate) mod policy;
 pub(crate) mod publish;
+pub(crate) mod report;
 pub(crate) mod revoke;
 pub(crate) mod runtime;
 pub(crate) mod set;

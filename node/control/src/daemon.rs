@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use sutler_cache::Store;
 use sutler_swarm::Endpoint;
+use sutler_swarm::identity::PeerVerifier;
 use sutler_swarm::orders::{Believer, Board, FollowError, Mirror, Orders, Place, Reports};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,7 @@ use self::desk::{Desk, OpenDesk, Tools, open_audit};
 use self::http::HttpServer;
 use crate::key::OpenKeyError;
 use crate::organisation::{Folder, FolderError};
+use crate::reports::{self, Keeper};
 use crate::repository::ReadError;
 
 /// A daemon that has everything it needs and does not serve yet.
@@ -57,6 +59,9 @@ pub enum DaemonError {
     /// What control believed cannot be read.
     #[error(transparent)]
     Believe(#[from] FollowError),
+    /// The reports that were kept cannot be read.
+    #[error("open the reports of devices")]
+    Reports(#[from] reports::ReadError),
     /// The desk cannot be opened.
     #[error("open the desk")]
     Desk(#[from] desk::OpenError),
@@ -81,7 +86,7 @@ pub enum DaemonError {
 impl Daemon {
     /// Opens everything in `data`, an organisation's folder that has control's own keys: signs the
     /// timestamp, and believes the repository. `endpoint` is what machines watch, `store` where they get
-    /// bytes; `reports` takes theirs. Must be called within a tokio runtime; waits for the disk.
+    /// bytes, `verifier` knows whose reports count. Must be called within a tokio runtime; waits for the disk.
     ///
     /// # Errors
     ///
@@ -91,9 +96,11 @@ impl Daemon {
         config: &ControlConfig,
         endpoint: Endpoint,
         store: Store,
-        reports: Option<Arc<dyn Reports>>,
+        verifier: PeerVerifier,
     ) -> Result<Self, DaemonError> {
         let folder = Folder::open(data)?;
+        let (organisation, clock) = (folder.organisation().clone(), endpoint.clock().clone());
+        let reports = Keeper::open(&data.join("reports"), organisation, verifier, clock)?;
         let keys = folder.online_keys().map_err(DaemonError::Keys)?;
         let state = folder.state()?;
         let disk = |path: &Path| {
@@ -106,6 +113,7 @@ impl Daemon {
         let repository = Mirror::new(data.join("repository"));
         let root = Place::parse("metadata/1.root.json").expect("it is a place");
         let root = repository.read(&root).map_err(disk(data))?;
+        let reports = Some(Arc::new(reports) as Arc<dyn Reports>);
         let board = Board::new(&orders, folder.organisation().clone(), reports);
         let believer = Believer::open(&orders, root.as_ref(), board.clone(), endpoint)?;
         // The desk takes it again whenever it works on it.

@@ -19,6 +19,7 @@
 //! | What lies in an organisation's folder? | [`organisation`] |
 //! | Who has joined, by which token, and who renews? | [`members`] |
 //! | Who did what, and can it be proved? | [`audit`] |
+//! | What do devices say of themselves? | [`reports`] |
 //! | What runs? | [`daemon`] |
 //! | How much may there be? | [`bounds`] |
 
@@ -36,6 +37,7 @@ pub mod online;
 pub mod organisation;
 pub mod preset;
 pub mod rebase;
+pub mod reports;
 pub mod repository;
 pub mod rotation;
 pub mod state;

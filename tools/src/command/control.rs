@@ -7,8 +7,10 @@ use serde_json::json;
 use sutler_control::daemon::config::ControlConfig;
 use sutler_control::daemon::{Daemon, DaemonError};
 use sutler_node::config::Config;
+use sutler_node::data::DataFolder;
 use sutler_node::failure::{Failure, Kind};
 use sutler_node::node::Node;
+use sutler_swarm::identity::{Expect, Identity, PeerVerifier, Role};
 use tracing::info;
 
 use crate::access::DataArgs;
@@ -48,7 +50,8 @@ impl Control {
             let node = Node::open(&data, self.listen, &config)?;
             let endpoint = node.fetcher().endpoint().clone();
             let store = node.fetcher().store().clone();
-            let daemon = Daemon::open(data.root(), &control, endpoint, store, None)
+            let verifier = verifier(&data)?;
+            let daemon = Daemon::open(data.root(), &control, endpoint, store, verifier)
                 .map_err(|error| failure(&error))?;
             let (address, http) = (node.address(), daemon.http_address());
             let repository = http.map(|http| format!("http://{http}"));
@@ -76,6 +79,15 @@ impl Control {
     }
 }
 
+/// Returns who knows the organisation's devices by their certificates.
+fn verifier(data: &DataFolder) -> Result<PeerVerifier, Failure> {
+    let refused = |error: &dyn std::error::Error| Failure::from_error(Kind::Refused, error);
+    let identity = Identity::load(&data.identity()).map_err(|error| refused(&error))?;
+    let organisation = identity.name().organisation().clone();
+    let devices = Expect::new(organisation, [Role::Agent]);
+    PeerVerifier::new(identity.roots(), devices).map_err(|error| refused(&error))
+}
+
 fn failure(error: &DaemonError) -> Failure {
     match error {
         DaemonError::Listen { .. } => {
@@ -87,6 +99,7 @@ fn failure(error: &DaemonError) -> Failure {
         DaemonError::Read(_)
         | DaemonError::Believe(_)
         | DaemonError::Desk(_)
+        | DaemonError::Reports(_)
         | DaemonError::Disk { .. } => Failure::from_error(Kind::Store, error),
     }
 }
