@@ -288,3 +288,36 @@ fn control_does_not_start_on_an_audit_log_that_was_changed() {
     assert_eq!(output.status.code(), Some(8), "{said}");
     assert!(said.contains("line 1 of the audit log does not follow"), "{said}");
 }
+
+// R96, R99, R100, T26: what a device says of itself reaches control through its node, and is counted once.
+#[test]
+fn a_devices_answer_is_in_controls_report() {
+    let site = Site::new();
+    let control = site.control("127.0.0.1:0");
+    let node = site.node(&control.address());
+    let id = site.publish("numbers.bin");
+    site.done("approve numbers.bin --scope all --key org/keys/laptop.key");
+    let root = site.path("org/repository/metadata/1.root.json");
+    let config = format!(
+        "[orders]\nsources = ['{}']\nroot = '{}'\n[agent]\nobserve_only = false\nreport_minutes = 1\n",
+        node.address(),
+        root.display()
+    );
+    fs::write(site.path("agent.toml"), config).unwrap();
+    let agent = "agent --data device --config agent.toml --listen 127.0.0.1:0";
+    let _agent = site.daemon("agent", agent);
+    let rows = |by: &str| -> Vec<Value> {
+        let said = site.done(&format!("report {by} --data org --json"));
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    soon("the device has told that it has the bytes", || {
+        let rows = rows("patch");
+        let row = rows.iter().find(|row| row["content"] == id.as_str());
+        row.is_some_and(|row| row["name"] == "numbers.bin" && row["devices"]["staged"] == 1)
+    });
+    let device = &rows("device")[0];
+    assert_eq!((&device["unknown"], &device["stale"]), (&false.into(), &false.into()), "{device}");
+    assert_eq!(rows("site")[0]["devices"], 1);
+    let csv = site.done("report site --data org --csv");
+    assert!(csv.starts_with("site,devices,silent,needed") && csv.contains("\nlab,1,0,"), "{csv}");
+}

@@ -11,6 +11,8 @@
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -32,6 +34,10 @@ const ABOUT_BYTES_MAX: u64 = 64 * 1024;
 
 /// Drafts that wait at once: more nobody could sign.
 const DRAFTS_MAX: usize = 1000;
+
+/// How long another process may have the repository: a publication with all that it syncs.
+pub const OWNED_MAX: Duration = Duration::from_secs(10);
+const OWNED_PAUSE: Duration = Duration::from_millis(20);
 
 /// Control's own keys, by their files.
 pub const ONLINE: [&str; 3] = ["snapshot", "timestamp", "halts"];
@@ -180,18 +186,26 @@ struct About {
 }
 
 impl Folder {
-    /// Opens an organisation's folder.
+    /// Opens an organisation's folder. Where another process has it, which takes a moment each time, it is
+    /// waited for.
     ///
     /// # Errors
     ///
-    /// [`FolderError`].
+    /// [`FolderError`]; the folder is in use if it was for [`OWNED_MAX`].
     pub fn open(path: &Path) -> Result<Self, FolderError> {
         let organisation = organisation(path)?;
         let repository = path.join("repository");
         if !repository.is_dir() {
             return Err(FolderError::NoRepository { path: path.to_owned() });
         }
-        let repository = Repository::open(&repository)
+        let until = Instant::now() + OWNED_MAX;
+        let repository = loop {
+            match Repository::open(&repository) {
+                Err(OpenError::InUse) if Instant::now() < until => thread::sleep(OWNED_PAUSE),
+                opened => break opened,
+            }
+        };
+        let repository = repository
             .map_err(|source| FolderError::Repository { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), organisation, repository })
     }

@@ -47,7 +47,8 @@ pub(crate) struct Export {
 #[derive(Debug, Args)]
 struct LogArgs {
     /// The log: DATA/audit/log of control, or a copy.
-    log: PathBuf,
+    #[arg(value_name = "LOG")]
+    file: PathBuf,
     /// A signed timestamp that somebody kept. Its signature is not looked at.
     #[arg(long, value_name = "FILE")]
     timestamp: Option<PathBuf>,
@@ -92,7 +93,7 @@ impl Export {
 impl LogArgs {
     fn read(&self) -> Result<(Vec<Entry>, Head), Failure> {
         let known = self.timestamp.as_deref().map(head_of).transpose()?;
-        audit::verify(&self.log, known).map_err(|error| {
+        audit::verify(&self.file, known).map_err(|error| {
             let kind = match &error {
                 AuditError::Disk { .. } => Kind::File,
                 _ => Kind::Corrupt,

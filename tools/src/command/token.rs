@@ -152,7 +152,8 @@ impl New {
 
 /// Reads a duration such as `90s`, `30m`, `24h` or `7d`.
 pub(crate) fn duration(text: &str) -> anyhow::Result<Duration> {
-    let (number, unit) = text.split_at(text.len() - usize::from(!text.is_empty()));
+    let unit = text.char_indices().next_back().map_or(0, |(unit, _)| unit);
+    let (number, unit) = text.split_at(unit);
     let number: u64 = number.parse().context("a duration is a number and s, m, h or d")?;
     let unit = match unit {
         "s" => 1,

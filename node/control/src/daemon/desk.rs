@@ -31,7 +31,7 @@ use crate::audit::{Audit, AuditError, Deed, Head};
 use crate::change::Note;
 use crate::online::{self, OnlineKeys};
 use crate::organisation::{Folder, FolderError, PublishError};
-use crate::repository::{self, ReadError};
+use crate::repository::ReadError;
 use crate::state::State;
 use crate::submission::{self, Accepted, Submission, SubmissionError};
 
@@ -43,10 +43,6 @@ const RESIGN_AGAIN: Duration = Duration::from_mins(1);
 
 /// How often it looks whether somebody else has published here.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// How long a command may have the repository before who waits for it gives up.
-const OWNED_MAX: Duration = Duration::from_secs(10);
-const OWNED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Submissions that wait at a time. More are told to come again.
 const WAITING_MAX: usize = 16;
@@ -219,7 +215,7 @@ impl Clerk {
 
     fn publish(&mut self, body: &[u8]) -> Result<Published, DeskError> {
         let submission = Submission::read(body).map_err(DeskError::Submission)?;
-        let folder = owned(&self.tools.folder)?;
+        let folder = Folder::open(&self.tools.folder).map_err(DeskError::Folder)?;
         self.notice(&folder)?;
         let now = Timestamp::now();
         let Tools { keys, audit, .. } = &mut self.tools;
@@ -263,7 +259,7 @@ impl Clerk {
     }
 
     fn resign(&mut self) -> Result<(), DeskError> {
-        let folder = owned(&self.tools.folder)?;
+        let folder = Folder::open(&self.tools.folder).map_err(DeskError::Folder)?;
         self.notice(&folder)?;
         let Tools { keys, audit, .. } = &self.tools;
         let resigned = folder.resign(keys, &audit.head().to_extra(), Timestamp::now());
@@ -312,21 +308,6 @@ impl Clerk {
         if let Err(error) = self.believe() {
             let error = causes(&error);
             warn!(error, "what is published is not believed here, and told to nobody");
-        }
-    }
-}
-
-/// Opens the organisation's folder, and waits a moment where a command has it.
-fn owned(path: &Path) -> Result<Folder, DeskError> {
-    let until = Instant::now() + OWNED_MAX;
-    loop {
-        match Folder::open(path) {
-            Err(FolderError::Repository { source: repository::OpenError::InUse, .. })
-                if Instant::now() < until =>
-            {
-                thread::sleep(OWNED_PAUSE);
-            }
-            opened => return opened.map_err(DeskError::Folder),
         }
     }
 }
