@@ -299,7 +299,8 @@ fn a_devices_answer_is_in_controls_report() {
     site.done("approve numbers.bin --scope all --key org/keys/laptop.key");
     let root = site.path("org/repository/metadata/1.root.json");
     let config = format!(
-        "[orders]\nsources = ['{}']\nroot = '{}'\n[agent]\nobserve_only = false\nreport_minutes = 1\n",
+        "[orders]\nsources = ['{}']\nroot = '{}'\n[agent]\nobserve_only = false\nreport_minutes = 1\n\
+         [[agent.install]]\nkind = 'bin'\ncommand = ['/bin/true', '{{file}}']\ndetect = ['/bin/false']\n",
         node.address(),
         root.display()
     );
