@@ -29,6 +29,9 @@ use crate::size::ByteCount;
 /// Bytes of a config file, at most: a long list of origins fits many times.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
+/// The tables of roles that stand beside a node in one config file.
+const OF_OTHERS: [&str; 2] = ["agent", "control"];
+
 /// Mistakes that are looked for in one part before the rest of it is left alone.
 const MISTAKES_MAX: usize = 64;
 
@@ -209,6 +212,10 @@ impl Config {
             orders: part(&mut table, "orders", &mut mistakes),
             join_relay: part(&mut table, "join_relay", &mut mistakes),
         };
+        // One file may serve all that runs on a machine; each role looks at its own.
+        for name in OF_OTHERS {
+            table.remove(name);
+        }
         mistakes.extend(
             table
                 .keys()

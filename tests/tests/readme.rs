@@ -10,6 +10,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use sutler_agent::config::AgentConfig;
+use sutler_control::daemon::config::ControlConfig;
 use sutler_node::config::Config;
 use sutler_tests::sutler;
 
@@ -176,12 +178,16 @@ fn the_table_of_exit_codes_is_the_one_that_help_prints() {
 }
 
 #[test]
-fn the_config_of_the_page_is_one() {
-    let configs = blocks_of("toml");
-    assert_eq!(configs.len(), 1);
-    let text = configs[0].join("\n");
-    let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(config.origin.allow.len(), 2);
+fn every_config_of_the_page_is_one() {
+    let configs: Vec<String> = blocks_of("toml").iter().map(|block| block.join("\n")).collect();
+    assert!(!configs.is_empty());
+    for text in &configs {
+        let agent = Config::parse_with::<AgentConfig>(text, AgentConfig::NAME).map(drop);
+        let control = Config::parse_with::<ControlConfig>(text, "control").map(drop);
+        agent.and(control).unwrap_or_else(|error| panic!("{error}:\n{text}"));
+    }
+    let first = Config::parse(&configs[0]).unwrap();
+    assert_eq!(first.origin.allow.len(), 2);
 }
 
 #[test]
