@@ -14,6 +14,7 @@ use serde::Deserialize;
 use sutler_cache::trust::OpenError;
 use sutler_protocol::manifest::bounds::ROOT_BYTES_MAX;
 use sutler_swarm::Endpoint;
+use sutler_swarm::identity::instance_here;
 use sutler_swarm::orders::{Board, FollowError, Follower, Orders, Outbox, Reports, SOURCES_MAX};
 use tokio_util::sync::CancellationToken;
 
@@ -95,7 +96,8 @@ impl Relay {
             endpoint.clone(),
             sources.clone(),
         )
-        .map_err(|error| unfollowed(&error))?;
+        .map_err(|error| unfollowed(&error))?
+        .as_instance(instance_here(&data.identity()));
         filler.consult(Catalogue::new(board.clone(), sources.clone()));
         Ok(Some(Self { board, outbox, follower, endpoint, sources }))
     }

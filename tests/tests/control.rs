@@ -81,7 +81,11 @@ impl Site {
 
     /// The version of the orders that the node believes.
     fn believed(&self) -> u64 {
-        let status = self.done("status --data node --json");
+        self.believed_by("node")
+    }
+
+    fn believed_by(&self, name: &str) -> u64 {
+        let status = self.done(&format!("status --data {name} --json"));
         let status: Value = serde_json::from_str(&status).unwrap();
         status["service"]["orders"]["version"].as_u64().unwrap_or(0)
     }
@@ -321,4 +325,30 @@ fn a_devices_answer_is_in_controls_report() {
     assert_eq!(rows("site")[0]["devices"], 1);
     let csv = site.done("report site --data org --csv");
     assert!(csv.starts_with("site,devices,silent,needed") && csv.contains("\nlab,1,0,"), "{csv}");
+}
+
+// T32: a machine whose disk was cloned is noticed where both hold on to the same control.
+#[test]
+fn two_machines_with_one_identity_are_noticed() {
+    let site = Site::new();
+    let control = site.control("127.0.0.1:0");
+    let address = control.address();
+    let mut copy = Command::new("cp");
+    copy.args(["-r", "node", "clone"]).current_dir(site.folder.path());
+    assert!(copy.status().unwrap().success());
+    let node = site.node(&address);
+    let start = "node --data clone --config node.toml --listen 127.0.0.1:0";
+    soon("the node has greeted", || site.believed() > 0);
+    let clone = site.daemon("clone", start);
+    soon("the clone has greeted", || site.believed_by("clone") > 0);
+    let said = |daemon: &str| {
+        let log = fs::read_to_string(site.path(daemon).with_extension("err"));
+        log.unwrap_or_default().contains("duplicate-identity")
+    };
+    // Who comes second is taken for the same machine, installed anew; who comes again is not.
+    clone.running.kill();
+    node.running.kill();
+    let _node = site.node(&address);
+    let _clone = site.daemon("clone", start);
+    soon("it is noticed", || said("control"));
 }

@@ -27,6 +27,7 @@ use super::board::Board;
 use super::{Latest, Orders as _};
 use crate::endpoint::Endpoint;
 use crate::gateway::causes;
+use crate::identity::Instance;
 use crate::peer::{Peer, RequestError};
 
 /// How often a machine asks by itself, as DESIGN's backstop says.
@@ -49,6 +50,8 @@ pub struct Follower {
     endpoint: Endpoint,
     board: Board,
     sources: Vec<SocketAddr>,
+    /// Which machine this is, told to each source.
+    instance: Option<Instance>,
     poll_every: Duration,
 }
 
@@ -74,7 +77,15 @@ impl Follower {
     ) -> Result<Self, FollowError> {
         sources.truncate(SOURCES_MAX);
         let believer = Believer::open(folder, root, board.clone(), endpoint.clone())?;
-        Ok(Self { believer: Some(believer), endpoint, board, sources, poll_every: POLL_EVERY })
+        let (believer, poll_every) = (Some(believer), POLL_EVERY);
+        Ok(Self { believer, endpoint, board, sources, instance: None, poll_every })
+    }
+
+    /// Tells each source which machine this is, so that two under one name are noticed (T32).
+    #[must_use]
+    pub const fn as_instance(mut self, instance: Option<Instance>) -> Self {
+        self.instance = instance;
+        self
     }
 
     /// Asks by itself after so long a silence instead of [`POLL_EVERY`].
@@ -94,7 +105,7 @@ impl Follower {
         let mut listening = JoinSet::new(); // Owns a listener for each source.
         for source in self.sources.clone() {
             let (endpoint, heard) = (self.endpoint.clone(), heard.clone());
-            listening.spawn(listen(endpoint, source, heard, self.board.clone()));
+            listening.spawn(listen(endpoint, source, heard, self.board.clone(), self.instance));
         }
         let mut peers = BTreeMap::new();
         let mut poll_at = Instant::now() + self.poll_every;
@@ -188,12 +199,19 @@ fn jittered(every: Duration) -> Duration {
 }
 
 /// Watches one source for ever, and looks for it again where it is lost.
-async fn listen(endpoint: Endpoint, source: SocketAddr, heard: mpsc::Sender<Heard>, board: Board) {
+async fn listen(
+    endpoint: Endpoint,
+    source: SocketAddr,
+    heard: mpsc::Sender<Heard>,
+    board: Board,
+    instance: Option<Instance>,
+) {
     let mut again = AGAIN_MIN;
     loop {
         match endpoint.connect(source).await {
             Ok(peer) => {
                 again = AGAIN_MIN;
+                greet(&peer, instance).await;
                 let error = attend(&peer, &heard, board.news()).await;
                 debug!(address = %source, error = causes(&error), "a source of orders was lost");
             }
@@ -206,6 +224,18 @@ async fn listen(endpoint: Endpoint, source: SocketAddr, heard: mpsc::Sender<Hear
         }
         sleep(jittered(again)).await;
         again = (again * 2).min(AGAIN_MAX);
+    }
+}
+
+/// Says which machine this is. What comes of it is for people: both go on.
+async fn greet(peer: &Peer, instance: Option<Instance>) {
+    let Some(instance) = instance else { return };
+    match peer.hello(instance).await {
+        Ok(true) => {}
+        Ok(false) => {
+            warn!(peer.id = %peer.name(), "duplicate-identity: another machine has this one's name")
+        }
+        Err(error) => debug!(peer.id = %peer.name(), error = causes(&error), "not greeted"),
     }
 }
 
