@@ -312,7 +312,8 @@ async fn drain(
     len: Option<u64>,
     onlooker: &mut impl Onlooker,
 ) -> Result<(), PourError> {
-    let mut offset = quarantine.len();
+    let begun = quarantine.len();
+    let mut offset = begun;
     let mut gathered = Vec::with_capacity(WRITE_BYTES);
     let mut due = Instant::now();
     loop {
@@ -324,7 +325,9 @@ async fn drain(
         };
         if let Some(Ok(Some(bytes))) = &next {
             if gathered.is_empty() {
-                due = Instant::now() + WRITE_AFTER;
+                // The first do not wait at all: somebody may have waited for them already.
+                let wait = if offset == begun { Duration::ZERO } else { WRITE_AFTER };
+                due = Instant::now() + wait;
             }
             gathered.extend_from_slice(bytes);
         }

@@ -233,7 +233,7 @@ async fn greet(peer: &Peer, instance: Option<Instance>) {
     match peer.hello(instance).await {
         Ok(true) => {}
         Ok(false) => {
-            warn!(peer.id = %peer.name(), "duplicate-identity: another machine has this one's name")
+            warn!(peer.id = %peer.name(), "duplicate-identity: another machine has our name");
         }
         Err(error) => debug!(peer.id = %peer.name(), error = causes(&error), "not greeted"),
     }
