@@ -327,6 +327,27 @@ fn a_devices_answer_is_in_controls_report() {
     assert!(csv.starts_with("site,devices,silent,needed") && csv.contains("\nlab,1,0,"), "{csv}");
 }
 
+// R162: a machine joins control itself, and is a member at once.
+#[test]
+fn a_machine_joins_at_control_and_follows_it() {
+    let site = Site::new();
+    site.done("org intermediate org --out org/authority");
+    let config = "[control]\nhttp = '127.0.0.1:0'\njoin = '127.0.0.1:0'\n";
+    fs::write(site.path("control.toml"), config).unwrap();
+    let control = site.control("127.0.0.1:0");
+    let at = control.said("join ").unwrap();
+    let token = site.done(&format!("token new --org-dir org --site lab --role node --at {at}"));
+    site.done(&format!("join {} --data joined", token.trim()));
+    // What it needs to follow came with its certificate.
+    let config = format!("[orders]\nsources = ['{}']\n", control.address());
+    fs::write(site.path("joined.toml"), config).unwrap();
+    let start = "node --data joined --config joined.toml --listen 127.0.0.1:0";
+    let _node = site.daemon("joined-node", start);
+    soon("it believes what control signs", || site.believed_by("joined") == site.published());
+    // Used once, it lets nobody else in.
+    assert_eq!(site.run(&format!("join {} --data other", token.trim())).status.code(), Some(4));
+}
+
 // T32: a machine whose disk was cloned is noticed where both hold on to the same control.
 #[test]
 fn two_machines_with_one_identity_are_noticed() {

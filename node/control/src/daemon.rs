@@ -11,10 +11,12 @@
 //! | Who publishes? | [`desk`] |
 //! | What do strangers see? | [`http`] |
 //! | Where do machines get bytes? | `stock` |
+//! | Where do machines join? | `joining` |
 
 pub mod config;
 pub mod desk;
 pub mod http;
+mod joining;
 mod stock;
 
 use std::io;
@@ -24,14 +26,18 @@ use std::sync::Arc;
 
 use sutler_cache::Store;
 use sutler_swarm::Endpoint;
+use sutler_swarm::enrol::Enrolment;
 use sutler_swarm::identity::PeerVerifier;
 use sutler_swarm::orders::{Believer, Board, FollowError, Mirror, Orders, Place, Reports};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::config::ControlConfig;
 use self::desk::{Desk, OpenDesk, Tools, open_audit};
 use self::http::HttpServer;
+pub use self::joining::JoiningError;
 use crate::key::OpenKeyError;
+use crate::members::Members;
 use crate::organisation::{Folder, FolderError};
 use crate::reports::{self, Keeper};
 use crate::repository::ReadError;
@@ -42,6 +48,7 @@ pub struct Daemon {
     desk: Desk,
     open_desk: OpenDesk,
     http: Option<HttpServer>,
+    joining: Option<(SocketAddr, Enrolment<Members>)>,
 }
 
 /// Why the daemon was not started. Nothing is served then.
@@ -73,6 +80,9 @@ pub enum DaemonError {
         /// What the disk answered.
         source: io::Error,
     },
+    /// Machines cannot join.
+    #[error("let machines join")]
+    Joining(#[from] JoiningError),
     /// The address cannot be listened at.
     #[error("listen at {address} for the repository over HTTP")]
     Listen {
@@ -115,6 +125,12 @@ impl Daemon {
         let root = repository.read(&root).map_err(disk(data))?;
         let reports = Some(Arc::new(reports) as Arc<dyn Reports>);
         let board = Board::new(&orders, folder.organisation().clone(), reports);
+        let joining = config.join.map(|address| joining::open(address, data, &endpoint));
+        let joining = joining.transpose()?.map(|port| {
+            let address = port.local_address().map_err(disk(data))?;
+            Ok::<_, DaemonError>((address, port))
+        });
+        let joining = joining.transpose()?;
         let believer = Believer::open(&orders, root.as_ref(), board.clone(), endpoint)?;
         // The desk takes it again whenever it works on it.
         drop(folder);
@@ -125,7 +141,7 @@ impl Daemon {
             HttpServer::bind(address, &data.join("repository"), desk.clone())
                 .map_err(|source| DaemonError::Listen { address, source })
         });
-        Ok(Self { board, desk, open_desk, http: http.transpose()? })
+        Ok(Self { board, desk, open_desk, http: http.transpose()?, joining })
     }
 
     /// Returns what is answered about orders.
@@ -143,6 +159,11 @@ impl Daemon {
         self.http.as_ref().map(HttpServer::address)
     }
 
+    /// Returns the address at which machines join, if any may.
+    pub fn join_address(&self) -> Option<SocketAddr> {
+        self.joining.as_ref().map(|(address, _)| *address)
+    }
+
     /// Keeps the repository fresh and takes submissions until `shutdown`.
     ///
     /// # Errors
@@ -153,7 +174,12 @@ impl Daemon {
     ///
     /// What was handed in is published or not, and the repository is whole, at any moment.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
-        let Self { desk, open_desk, http, .. } = self;
+        let Self { desk, open_desk, http, joining, .. } = self;
+        // Owns the port: it is closed with this.
+        let mut port = JoinSet::new();
+        if let Some((_, joining)) = joining {
+            port.spawn(joining.run(shutdown.clone()));
+        }
         let served = if let Some(http) = http {
             http.run(shutdown).await
         } else {
@@ -161,6 +187,7 @@ impl Daemon {
             Ok(())
         };
         drop(desk);
+        while port.join_next().await.is_some() {}
         // Its thread ends with what it is doing.
         drop(tokio::task::spawn_blocking(move || open_desk.close()).await);
         served

@@ -12,8 +12,8 @@ use rustls::pki_types::UnixTime;
 
 use crate::ended::Ended;
 use crate::identity::{
-    Expect, Holders, Identity, Instance, Instances, PeerName, RenewError, Revoked, Terms, TlsError,
-    TrustedClock, client_config_on, peer_credentials, server_config_on,
+    Expect, Holders, Identity, Instance, Instances, PeerName, RenewError, Revocations, Revoked,
+    Terms, TlsError, TrustedClock, client_config_on, peer_credentials, server_config_on,
 };
 use crate::knock;
 use crate::live::Live;
@@ -229,6 +229,12 @@ impl Endpoint {
         self.quinn.close(crate::wire::code(sutler_protocol::close::CloseCode::Done), b"");
         // Beyond it the system tells the other side that the port is closed, if it still asks.
         drop(tokio::time::timeout(GOODBYE_MAX, self.quinn.wait_idle()).await);
+    }
+
+    /// Returns who is believed no longer, as [`Endpoint::set_revoked`] says it, for whoever else judges
+    /// certificates here.
+    pub fn revocations(&self) -> &Revocations {
+        self.live.revocations()
     }
 
     pub(crate) const fn live(&self) -> &Live {

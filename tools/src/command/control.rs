@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use serde_json::json;
 use sutler_control::daemon::config::ControlConfig;
-use sutler_control::daemon::{Daemon, DaemonError};
+use sutler_control::daemon::{Daemon, DaemonError, JoiningError};
 use sutler_node::config::Config;
 use sutler_node::data::DataFolder;
 use sutler_node::failure::{Failure, Kind};
@@ -28,7 +28,9 @@ Admins' commands work on the same folder while it runs, by --org-dir DATA; what 
 into DATA/audit/log and pushed. The config has [control] beside what a node's has:
   [control]
   http = \"0.0.0.0:8080\"     # the repository for any TUF client, and POST /orders; off if absent
-Prints `listening ADDR` when ready, then `repository URL`. SIGINT and SIGTERM end it with 0.";
+  join = \"[::]:7448\"        # where machines join by a token, and renew; nobody does if absent
+To let machines join it needs an authority: sutler org intermediate ORG_DIR --out DATA/authority
+Prints `listening ADDR` when ready, then `repository URL` and `join ADDR`. SIGINT and SIGTERM end it with 0.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -54,6 +56,7 @@ impl Control {
             let daemon = Daemon::open(data.root(), &control, endpoint, store, verifier)
                 .map_err(|error| failure(&error))?;
             let (address, http) = (node.address(), daemon.http_address());
+            let join = daemon.join_address();
             let repository = http.map(|http| format!("http://{http}"));
             let node = node.answering(daemon.orders());
             info!(%address, identity = %node.fetcher().endpoint().name(), "listening");
@@ -61,7 +64,11 @@ impl Control {
             if let Some(repository) = &repository {
                 output.line(format_args!("repository {repository}"))?;
             }
-            output.json(&json!({ "listening": address, "repository": repository }))?;
+            if let Some(join) = join {
+                output.line(format_args!("join {join}"))?;
+            }
+            let said = json!({ "listening": address, "repository": repository, "join": join });
+            output.json(&said)?;
             // Whichever ends first takes the other with it.
             let daemon = async {
                 let ended = daemon.run(stop.clone()).await;
@@ -90,15 +97,20 @@ fn verifier(data: &DataFolder) -> Result<PeerVerifier, Failure> {
 
 fn failure(error: &DaemonError) -> Failure {
     match error {
-        DaemonError::Listen { .. } => {
+        DaemonError::Listen { .. } | DaemonError::Joining(JoiningError::Bind(_)) => {
             Failure::from_error(Kind::Unreachable, error).with_help("port 0 takes any free port")
         }
         DaemonError::Folder(_) => Failure::from_error(Kind::File, error)
             .with_help("`sutler org init DATA --org NAME --preset solo|team|enterprise` makes one"),
         DaemonError::Keys(_) => Failure::from_error(Kind::Refused, error),
+        DaemonError::Joining(JoiningError::Authority(_)) => {
+            Failure::from_error(Kind::Refused, error)
+                .with_help("sutler org intermediate ORG_DIR --out DATA/authority")
+        }
         DaemonError::Read(_)
         | DaemonError::Believe(_)
         | DaemonError::Desk(_)
+        | DaemonError::Joining(JoiningError::Members(_))
         | DaemonError::Reports(_)
         | DaemonError::Disk { .. } => Failure::from_error(Kind::Store, error),
     }
