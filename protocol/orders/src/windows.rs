@@ -133,6 +133,30 @@ pub fn next_windows(
     Ok(openings)
 }
 
+/// Returns the openings of a schedule that are open at `at`, of every window. A window that is longer than
+/// its rule's interval is open more than once.
+///
+/// # Errors
+///
+/// [`ZoneError`], as by [`next_windows`].
+pub(crate) fn open_windows(
+    schedule: &Schedule,
+    zones: &Zones<'_>,
+    at: Timestamp,
+) -> Result<Vec<Opening>, ZoneError> {
+    let mut open = Vec::new();
+    for (position, window) in schedule.windows.iter().enumerate() {
+        let zone = zones
+            .zone(&window.zone)
+            .ok_or_else(|| ZoneError { zone: window.zone.to_string(), window: position })?;
+        let begun = openings_of(position, window, &zone, at)
+            .take_while(|opening| opening.begin <= at)
+            .filter(|opening| opening.end > at);
+        open.extend(begun.take(NEXT_MAX));
+    }
+    Ok(open)
+}
+
 /// Returns the last opening of a window that was over at `at`, if there was one.
 pub(crate) fn last_over(
     window: &Window,

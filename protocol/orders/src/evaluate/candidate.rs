@@ -15,7 +15,7 @@ use crate::schedules::{Missed, Schedule};
 use crate::standing::StandingPolicy;
 use crate::text::Utc;
 use crate::vouched::Scope;
-use crate::windows::{last_over, next_windows};
+use crate::windows::{Opening, last_over, next_windows, open_windows};
 
 /// Rejections that an explanation names; more say nothing more.
 const REJECTIONS_MAX: usize = 3;
@@ -420,9 +420,7 @@ impl<'a> Asked<'a> {
     fn open(&self, schedule: &Schedule, policy: &Effective) -> Result<Option<Open>, String> {
         let (clock, zones) = (self.now.clock, &self.now.zones);
         let enforced = SignedDuration::from_secs(ENFORCED_START_SECONDS);
-        let count = schedule.windows.len();
-        let openings =
-            next_windows(schedule, zones, clock, count).map_err(|error| error.to_string())?;
+        let openings = open_windows(schedule, zones, clock).map_err(|error| error.to_string())?;
         let policy_minutes = policy.max_install_minutes.value;
         let of = |window: usize, since, until| {
             let window = &schedule.windows[window];
@@ -430,11 +428,13 @@ impl<'a> Asked<'a> {
             let max_install_minutes = both.into_iter().flatten().min();
             Open { since, until, max_install_minutes, max_run_minutes: window.max_run_minutes }
         };
-        for opening in openings.iter().take_while(|opening| opening.begin <= clock) {
+        let may_begin = |opening: &&Opening| {
             let is_late = clock.duration_since(opening.begin) > enforced;
-            if schedule.windows[opening.window].enforce_start && is_late {
-                continue;
-            }
+            !(schedule.windows[opening.window].enforce_start && is_late)
+        };
+        // Of several the one that is open longest: what fits none of the others may fit it.
+        let longest = openings.iter().filter(may_begin).max_by_key(|opening| opening.end);
+        if let Some(opening) = longest {
             return Ok(Some(of(opening.window, opening.begin, opening.end)));
         }
         let Some(absence) = self.device.absence else { return Ok(None) };

@@ -238,6 +238,18 @@ fn an_enforced_start_is_within_sixty_seconds_or_not_at_all() {
 }
 
 #[test]
+fn of_windows_that_overlap_the_one_that_is_open_longest_counts() {
+    let mut world = World::approved();
+    // Two days from each midnight: yesterday's ends at the next midnight, today's a day later.
+    world.windows = json!([{ "start": "2026-01-01T00:00:00", "rule": "FREQ=DAILY", "duration_minutes": 2_880 }]);
+    world.time("2026-03-09T22:50:00Z");
+    let Step::Install { until: Some(until), .. } = world.answer(1).step else {
+        panic!("{:?}", world.says())
+    };
+    assert!(until > at("2026-03-10T12:00:00Z"), "{until}");
+}
+
+#[test]
 fn a_missed_window_is_made_up_for_only_where_it_says_so() {
     let mut world = World::approved();
     world.windows =
