@@ -121,8 +121,14 @@ impl Daemon {
         printed.lines().find_map(|line| line.strip_prefix(word).map(str::to_owned))
     }
 
+    /// Waits until it has printed this word, and returns what stands behind it.
+    fn says(&self, word: &str) -> String {
+        soon(word, || self.said(word).is_some());
+        self.said(word).unwrap()
+    }
+
     fn address(&self) -> String {
-        self.said("listening ").unwrap()
+        self.says("listening ")
     }
 }
 
@@ -170,7 +176,7 @@ fn the_repository_is_served_to_any_tuf_client() {
     let id = site.publish("numbers.bin");
     let before = site.published();
     soon("it is noticed", || site.published() > before);
-    let url = control.said("repository ").unwrap();
+    let url = control.says("repository ");
     let root = site.path("org/repository/metadata/1.root.json");
     let tuf = |arguments: &[&str]| {
         let mut command = Command::new(program::sutler_tuf());
@@ -206,7 +212,7 @@ fn the_repository_is_served_to_any_tuf_client() {
 fn nothing_else_lies_behind_the_door_and_nothing_goes_in_that_nobody_signed() {
     let site = Site::new();
     let control = site.control("127.0.0.1:0");
-    let url = control.said("repository ").unwrap();
+    let url = control.says("repository ");
     let get = |place: &str, more: &[&str]| {
         let mut curl = Command::new("curl");
         curl.args([
@@ -335,7 +341,7 @@ fn a_machine_joins_at_control_and_follows_it() {
     let config = "[control]\nhttp = '127.0.0.1:0'\njoin = '127.0.0.1:0'\n";
     fs::write(site.path("control.toml"), config).unwrap();
     let control = site.control("127.0.0.1:0");
-    let at = control.said("join ").unwrap();
+    let at = control.says("join ");
     let token = site.done(&format!("token new --org-dir org --site lab --role node --at {at}"));
     site.done(&format!("join {} --data joined", token.trim()));
     // What it needs to follow came with its certificate.

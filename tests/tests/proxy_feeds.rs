@@ -74,14 +74,22 @@ impl Scene {
     }
 
     fn status(&self) -> Value {
-        self.machine.json(["status", "--data", "node"])["service"].clone()
+        self.status_of("node")
+    }
+
+    fn status_of(&self, data: &str) -> Value {
+        self.machine.json(["status", "--data", data])["service"].clone()
     }
 
     /// Returns what the node says of its one feed, once that is so.
     fn feed(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        self.feed_of("node", what, is_so)
+    }
+
+    fn feed_of(&self, data: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let give_up = Instant::now() + PATIENCE;
         loop {
-            let feed = self.status()["proxy"]["feeds"][0].clone();
+            let feed = self.status_of(data)["proxy"]["feeds"][0].clone();
             if is_so(&feed) {
                 return feed;
             }
@@ -387,6 +395,8 @@ fn a_second_node_gives_out_what_the_first_has_while_it_comes_and_does_without_it
     let at = scene.status()["listen"][0].as_str().unwrap().to_owned();
     let second = scene.second(&at);
     listed(&second);
+    // What nothing vouches for yet is not asked of peers.
+    scene.feed_of("second", "the second has read it, too", |feed| feed["packages"] == 2);
     assert!(second.get(&url) == (200, scene.bytes(&large)));
     assert_eq!(scene.origin.asked(&large).bytes, sent, "the vendor sent it again");
     let status = scene.machine.json(["status", "--data", "second"]);

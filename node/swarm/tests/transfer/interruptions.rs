@@ -115,18 +115,22 @@ async fn a_chunk_begun_by_a_liar_and_ended_by_another_is_fetched_whole_and_nobod
     let organisation = Organisation::new();
     let sample = Sample::new(bytes(40 * CHUNK, 13));
     // It begins with other bytes and dies, and gives nothing else but the last chunk.
-    let died = watch::Sender::new(false);
+    let (died, begun) = (watch::Sender::new(false), Arc::new(AtomicBool::new(false)));
     let dying = died.clone();
     let liar = RawServer::start(&organisation, &sample, move |mut talk| {
-        let dying = dying.clone();
+        let (dying, begun) = (dying.clone(), begun.clone());
         async move {
             let Request::Chunks(asked) = talk.request.clone() else { return talk.honest().await };
             match asked.start {
                 39 => talk.honest().await,
-                0 if !dying.send_replace(true) => {
+                0 if !begun.swap(true, Ordering::Relaxed) => {
                     let bytes = talk.sample.asked_for(&asked).len() as u64;
                     talk.say(&Answer::Chunks { bytes }).await;
                     talk.say_bytes(&[0; 10_000]).await;
+                    // All of it is over there before anybody else may be asked.
+                    talk.send.finish().unwrap();
+                    let _ = talk.send.stopped().await;
+                    dying.send_replace(true);
                 }
                 _ => talk.say(&Answer::Refused(Refusal::NotHeld)).await,
             }
