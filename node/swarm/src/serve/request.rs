@@ -84,9 +84,10 @@ impl<G: Gateway> Answering<G> {
             Ok(Err(ReceiveError::Stream(_))) => return,
             Err(_) => return reset(&mut send, CloseCode::TooSlow),
         };
+        let mut lease = None;
         let answered = match request {
             Request::Open(open) => self.open(&mut send, &open).await,
-            Request::Chunks(chunks) => self.chunks(&mut send, &chunks).await,
+            Request::Chunks(chunks) => self.chunks(&mut send, &chunks, &mut lease).await,
             Request::Resolve(resolve) => self.resolve(&mut send, resolve).await,
             Request::Mismatch(mismatch) => self.mismatch(&mut send, &mismatch).await,
             Request::Document(document) => self.document(&mut send, document).await,
@@ -100,8 +101,10 @@ impl<G: Gateway> Answering<G> {
                 // It fails only if the reader is gone already.
                 let _ = send.finish();
                 // What was written may still be on its way, and a close would cut it off. The
-                // connection's own time-out bounds this.
+                // connection's own time-out bounds this. A content stays open meanwhile: its reader
+                // is about to ask for more, and to open a large one is to check its whole hash list.
                 let _ = send.stopped().await;
+                drop(lease);
             }
             Err(error) => {
                 debug!(error = causes(&error), "an answer was cut off");
@@ -160,16 +163,18 @@ impl<G: Gateway> Answering<G> {
         self.write(send, answer.into()).await
     }
 
+    /// Sends chunks. The content is open for as long as its `lease`.
     async fn chunks(
         &self,
         send: &mut SendStream,
         asked: &ChunksRequest,
+        lease: &mut Option<Content>,
     ) -> Result<(), AnswerError> {
         let mut served = match self.shared.gateway.open(asked.content, asked.class).await {
             Ok(served) => served,
             Err(refusal) => return self.refuse(send, refusal).await,
         };
-        let content = served.content.clone();
+        let content = lease.insert(served.content.clone()).clone();
         let promise = if served.is_filling { Promise::Coming } else { Promise::None };
         let begun = Serve::new(asked, content.geometry(), promise, Instant::now());
         let mut serve = match begun {
