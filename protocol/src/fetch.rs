@@ -10,7 +10,7 @@
 //! - the last chunk first, alone: only its hash vouches for the length;
 //! - rarest pieces first where several sources hold different parts, ties at random; in order from
 //!   a single one, so that its disk reads and ours write straight through;
-//! - in flight per source: goodput x 2 x the least round trip, within bounds;
+//! - in flight per source: goodput x (2 x the least round trip + what the ends take), within bounds;
 //! - a chunk of which a part had come when its source died is gone on with in its middle; where it
 //!   then does not verify nobody is blamed, and it is fetched whole from one source;
 //! - a request that takes [`SLOW_FACTOR`] times as long as another source would need is taken over;

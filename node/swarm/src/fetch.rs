@@ -8,7 +8,6 @@
 //! | Who is there, and what do they have? | `introduce` |
 //! | One content from many sources | `drive` |
 //! | The bytes of one request, gathered into chunks | `receive` |
-//! | Verifying and writing them beside the network | `shelf` |
 //! | A content of which no hash list can be had | `whole` |
 //! | Many contents over one connection | `many` |
 //! | What happened, for people and auditors | `report` |
@@ -19,7 +18,6 @@ mod links;
 mod many;
 mod receive;
 mod report;
-mod shelf;
 mod whole;
 
 use std::fmt;

@@ -17,6 +17,11 @@ pub(super) const REQUESTS_PEER_MAX: u32 = 32;
 /// Requests in flight to one vendor, at most: public mirrors ban those who open many.
 pub(super) const REQUESTS_VENDOR_MAX: u32 = 4;
 
+/// How long the two ends may be busy with what they have: reading, verifying, writing. Requests that
+/// began together end together, so on a fast line a few of them would leave the sender with nothing
+/// to do while the asker stores their last chunks.
+const TURNAROUND: Duration = Duration::from_millis(25);
+
 /// How long goodput is averaged over before it is believed.
 const MEASURE_OVER: Duration = Duration::from_millis(200);
 
@@ -207,7 +212,8 @@ impl Source {
     }
 }
 
-/// Returns the bytes in flight that keep a line of this rate and round trip busy.
+/// Returns the bytes in flight that keep a line of this rate and round trip busy, and the machines
+/// at its ends.
 fn wanted(rate: u64, rtt: Duration) -> u64 {
-    (u128::from(rate) * rtt.as_micros() * 2 / 1_000_000) as u64
+    (u128::from(rate) * (rtt * 2 + TURNAROUND).as_micros() / 1_000_000) as u64
 }

@@ -22,7 +22,6 @@ use tracing::{debug, info};
 use super::introduce::{Introduced, Link, Useless};
 use super::receive::{Ended, Happening, Receiving};
 use super::report::{FetchReport, Progress};
-use super::shelf::Shelf;
 use super::{FetchError, Fetcher, SourceAddress, Wanted, blocking};
 use crate::arrivals::Arrival;
 use crate::origin::Validators;
@@ -133,7 +132,6 @@ struct Drive<'a> {
     progress: &'a watch::Sender<Progress>,
     arrival: Arrival,
     content: Option<Content>,
-    shelf: Option<Shelf>,
     was_known: bool,
     machine: Option<Fetch>,
     /// By [`SourceId`].
@@ -169,7 +167,6 @@ impl<'a> Drive<'a> {
             arrival: fetcher.arrivals.begin(wanted.content),
             was_known: known.is_some(),
             content: known,
-            shelf: None,
             machine: None,
             sources: sources.iter().cloned().map(Source::new).collect(),
             wrong_length: None,
@@ -272,8 +269,6 @@ impl<'a> Drive<'a> {
             return;
         };
         debug!(request = ask.request.0, source = ask.source.0, chunks = %ask.chunks, "asking");
-        let disk = &self.fetcher.disk;
-        let shelf = self.shelf.get_or_insert_with(|| Shelf::new(content.clone(), disk.clone()));
         let geometry = content.geometry();
         let asked = ChunksRequest {
             content: self.wanted.content,
@@ -288,7 +283,8 @@ impl<'a> Drive<'a> {
             request: ask.request,
             chunks: ask.chunks,
             goes_on_from: machine.take_partial(ask.request),
-            shelf: shelf.clone(),
+            content: content.clone(),
+            disk: self.fetcher.disk.clone(),
             buffers: self.fetcher.buffers.clone(),
             to: self.to.clone(),
         };

@@ -8,10 +8,11 @@
 //! on a slow line and on a fast one. What is on its way then, in the windows of the transport and the
 //! buffers of the system, was not received yet.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sutler_cache::CommitError;
+use sutler_cache::{CommitError, Content};
 use sutler_protocol::fetch::{End, Partial, RequestId};
 use sutler_protocol::frame::{ChunksRequest, Refusal};
 use sutler_protocol::geometry::ChunkIndex;
@@ -20,8 +21,8 @@ use tokio::sync::mpsc;
 use tracing::trace;
 
 use super::introduce::Link;
-use super::shelf::{Chunk, Shelf};
 use crate::buffers::Buffers;
+use crate::disk::Disk;
 use crate::gateway::causes;
 use crate::origin::{OriginBody, OriginError, Origins, Validators};
 use crate::peer::{ChunkStream, Peer, RequestError};
@@ -74,9 +75,16 @@ pub(super) struct Receiving {
     pub(super) chunks: ChunkRange,
     /// What is here of the first chunk, and was not asked for.
     pub(super) goes_on_from: Option<Partial>,
-    pub(super) shelf: Shelf,
+    pub(super) content: Content,
+    pub(super) disk: Arc<Disk>,
     pub(super) buffers: Buffers,
     pub(super) to: mpsc::Sender<Happening>,
+}
+
+/// A chunk that is whole and was not verified.
+struct Chunk {
+    index: ChunkIndex,
+    bytes: Vec<u8>,
 }
 
 /// Bytes on their way.
@@ -96,7 +104,7 @@ impl Receiving {
         origins: Option<Origins>,
         validators: Validators,
     ) {
-        let geometry = self.shelf.content().geometry();
+        let geometry = self.content.geometry();
         let mut bytes = geometry.bytes(self.chunks);
         bytes.start += asked.skip_bytes;
         let opened = match link {
@@ -173,15 +181,20 @@ impl Receiving {
         ended
     }
 
-    async fn store(&self, chunk: Chunk) -> Result<(), Ended> {
-        let index = chunk.index;
-        let stored = self.shelf.store(chunk).await.ok_or(Ended::CutOff)?;
-        let happening = match stored.result {
+    /// Verifies and writes a chunk, unless it is had.
+    async fn store(&self, Chunk { index, bytes }: Chunk) -> Result<(), Ended> {
+        let content = self.content.clone();
+        let put = move || {
+            let result = if content.has(index) { Ok(()) } else { content.commit(index, &bytes) };
+            (result, bytes)
+        };
+        let (result, bytes) = self.disk.run(put).await.map_err(|_| Ended::CutOff)?;
+        let happening = match result {
             Ok(()) => Happening::Stored(self.request, ChunkRange::one(index)),
             Err(CommitError::Corrupt { .. }) => Happening::Corrupt(self.request, index),
             Err(error) => return Err(Ended::Store(error)),
         };
-        self.buffers.give(stored.bytes);
+        self.buffers.give(bytes);
         // The driver is gone only if the fetch is.
         let _ = self.to.send(happening).await;
         Ok(())
