@@ -9,23 +9,16 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Parser as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Response, StatusCode};
+use sutler::http::{Client, join};
 use sutler_cache::trust::{CreateError, TrustStore};
 use sutler_protocol::ContentId;
-use sutler_protocol::manifest::drive::{self, Repository};
-use sutler_protocol::manifest::{Answer, Check, Fetch, Found, Kept, TargetPath, Trusted};
-use tokio::runtime::{Builder, Runtime};
-
-/// How long a connection may take, and each read of it. A repository that goes on sending is bounded by
-/// the bytes that it may send.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+use sutler_protocol::manifest::drive;
+use sutler_protocol::manifest::{Check, Found, Kept, TargetPath, Trusted};
 
 /// Characters that a file's name has as they are.
 const QUOTED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -69,22 +62,6 @@ enum Command {
     Download,
 }
 
-/// Documents and target files over HTTP.
-struct Http {
-    runtime: Runtime,
-    client: reqwest::Client,
-    metadata_url: String,
-}
-
-/// Why a repository could not be asked.
-#[derive(Debug, thiserror::Error)]
-enum HttpError {
-    #[error("ask over HTTP")]
-    Transfer(#[from] reqwest::Error),
-    #[error("the repository answered {0}")]
-    Status(StatusCode),
-}
-
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -105,7 +82,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.command {
         Command::Init { root } => init(&arguments.metadata_dir, root),
-        Command::Refresh => refresh(arguments).map(drop),
+        Command::Refresh => refresh(arguments, &Client::new()?).map(drop),
         Command::Download => download(arguments),
     }
 }
@@ -131,18 +108,20 @@ fn init(folder: &Path, root: &Path) -> anyhow::Result<()> {
 struct Refreshed {
     trusted: Trusted,
     store: TrustStore,
-    http: Http,
     now: jiff::Timestamp,
 }
 
-fn refresh(arguments: &Arguments) -> anyhow::Result<Refreshed> {
-    let url = arguments.metadata_url.as_deref().context("--metadata-url is missing")?;
+fn refresh(arguments: &Arguments, client: &Client) -> anyhow::Result<Refreshed> {
+    let url = metadata_url(arguments)?;
     let (mut store, kept) = TrustStore::open(&arguments.metadata_dir)?;
     let mut trusted = Trusted::load(&kept)?;
-    let mut http = Http::new(url)?;
     let now = jiff::Timestamp::now();
-    drive::refresh(&mut trusted, &mut http, &mut store, now)?;
-    Ok(Refreshed { trusted, store, http, now })
+    drive::refresh(&mut trusted, &mut client.metadata(url), &mut store, now)?;
+    Ok(Refreshed { trusted, store, now })
+}
+
+fn metadata_url(arguments: &Arguments) -> anyhow::Result<&str> {
+    arguments.metadata_url.as_deref().context("--metadata-url is missing")
 }
 
 fn download(arguments: &Arguments) -> anyhow::Result<()> {
@@ -151,89 +130,43 @@ fn download(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.target_name.is_empty() {
         bail!("--target-name is missing");
     }
-    let Refreshed { mut trusted, mut store, mut http, now } = refresh(arguments)?;
+    let client = Client::new()?;
+    let Refreshed { mut trusted, mut store, now } = refresh(arguments, &client)?;
+    let mut metadata = client.metadata(metadata_url(arguments)?);
     for name in &arguments.target_name {
         let path = TargetPath::from(name.as_str());
-        let found = drive::find(&mut trusted, path, &mut http, &mut store, now)?
+        let found = drive::find(&mut trusted, path, &mut metadata, &mut store, now)?
             .with_context(|| format!("nobody names a target file {name:?}"))?;
         let file = folder.join(file_name(name));
         if !is_there(&file, &found)? {
             let url = join(base_url, &trusted.place_of(&found));
-            http.download(&url, &found, folder, &file)
+            save(&client, &url, &found, folder, &file)
                 .with_context(|| format!("download {name:?} from {url}"))?;
         }
     }
     Ok(())
 }
 
-impl Http {
-    fn new(metadata_url: &str) -> anyhow::Result<Self> {
-        // One cryptography, before anything can ask for another; there may be one already.
-        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-        let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .context("set up HTTP")?;
-        let runtime = Builder::new_current_thread().enable_all().build().context("set up HTTP")?;
-        Ok(Self { runtime, client, metadata_url: metadata_url.to_owned() })
-    }
-
-    /// Writes a target file beside its place and gives it its name once it is the right one.
-    fn download(&self, url: &str, found: &Found, folder: &Path, file: &Path) -> anyhow::Result<()> {
-        let mut check = Check::new(found.file.length, &found.file.hashes)?;
-        let mut beside = tempfile::NamedTempFile::new_in(folder)
-            .with_context(|| format!("write to {}", folder.display()))?;
-        self.runtime.block_on(async {
-            let mut response = ok(self.client.get(url).send().await?)?;
-            while let Some(piece) = response.chunk().await.map_err(HttpError::from)? {
-                check.update(&piece)?;
-                beside.write_all(&piece)?;
-            }
-            anyhow::Ok(())
-        })?;
-        check.finish()?;
-        beside.as_file().sync_data()?;
-        beside.persist(file).with_context(|| format!("write {}", file.display()))?;
-        Ok(())
-    }
-}
-
-impl Repository for Http {
-    type Error = HttpError;
-
-    fn fetch(&mut self, fetch: &Fetch) -> Result<Answer, HttpError> {
-        let url = join(&self.metadata_url, &fetch.place);
-        self.runtime.block_on(async {
-            let response = self.client.get(url).send().await?;
-            if matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::FORBIDDEN) {
-                return Ok(Answer::Absent);
-            }
-            let mut response = ok(response)?;
-            let mut bytes = Vec::new();
-            let cut = fetch.bytes_max as usize + 1;
-            while bytes.len() < cut
-                && let Some(piece) = response.chunk().await?
-            {
-                bytes.extend_from_slice(&piece[..piece.len().min(cut - bytes.len())]);
-            }
-            Ok(Answer::Document(bytes.into()))
-        })
-    }
-}
-
-fn ok(response: Response) -> Result<Response, HttpError> {
-    match response.status() {
-        StatusCode::OK => Ok(response),
-        status => Err(HttpError::Status(status)),
-    }
-}
-
-/// Returns the URL of a place below `base`.
-fn join(base: &str, place: &str) -> String {
-    format!("{}/{place}", base.trim_end_matches('/'))
+/// Writes a target file beside its place and gives it its name once it is the right one.
+fn save(
+    client: &Client,
+    url: &str,
+    found: &Found,
+    folder: &Path,
+    file: &Path,
+) -> anyhow::Result<()> {
+    let mut check = Check::new(found.file.length, &found.file.hashes)?;
+    let mut beside = tempfile::NamedTempFile::new_in(folder)
+        .with_context(|| format!("write to {}", folder.display()))?;
+    client.read(url, |piece| {
+        check.update(piece)?;
+        beside.write_all(piece)?;
+        anyhow::Ok(())
+    })?;
+    check.finish()?;
+    beside.as_file().sync_data()?;
+    beside.persist(file).with_context(|| format!("write {}", file.display()))?;
+    Ok(())
 }
 
 /// Returns whether the file is there already, and is the right one.
@@ -287,12 +220,5 @@ mod tests {
         }
         let long = file_name(&"x".repeat(201));
         assert!(long.starts_with("%-") && long.len() == 66);
-    }
-
-    #[test]
-    fn a_url_ends_with_a_slash_or_not() {
-        for base in ["http://127.0.0.1:1/metadata", "http://127.0.0.1:1/metadata/"] {
-            assert_eq!(join(base, "1.root.json"), "http://127.0.0.1:1/metadata/1.root.json");
-        }
     }
 }
