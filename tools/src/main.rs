@@ -3,7 +3,8 @@
 //! Each command is a file in `command/`, from its arguments to its output. What they share:
 //! [`access`] finds whoever owns a store, [`export`] writes contents to the user's files,
 //! [`output`] prints for people or as JSON, [`exit`] says what the exit codes mean, [`progress`]
-//! draws bars, [`signing`] leads a change to what is published, [`logging`] writes logs to stderr.
+//! draws bars, [`signing`] leads a change to what is published, [`remote`] is control where that is another
+//! machine, [`logging`] writes logs to stderr.
 //!
 //! stdout carries results and nothing else; stderr carries everything meant for a person watching.
 
@@ -16,6 +17,7 @@ mod export;
 mod logging;
 mod output;
 mod progress;
+mod remote;
 mod signing;
 
 use std::process::ExitCode;

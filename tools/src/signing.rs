@@ -1,9 +1,11 @@
 //! What the commands share that sign orders: the organisation's folder, the keys, and the way from a change to what
 //! is published or waits.
 //!
-//! Nothing is signed before it was shown, and nothing is changed before all of it is accepted.
+//! Nothing is signed before it was shown, and nothing is changed before all of it is accepted. Where control runs on another
+//! machine, the folder follows what it publishes, before a change and after, and control's own keys sign there.
 
 use std::io::IsTerminal as _;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -14,13 +16,14 @@ use sutler_control::draft::Draft;
 use sutler_control::key::{self, OpenKeyError, Passphrase};
 use sutler_control::organisation::{FolderError, KeepDraftError, PublishError};
 use sutler_control::repository::ReadError;
-use sutler_control::{Folder, State};
+use sutler_control::{Folder, State, submission};
 use sutler_node::failure::{Failure, Kind};
 use sutler_orders::text::{Line, Utc};
 use sutler_protocol::manifest::{KeyId, SigningKey};
 use zeroize::Zeroizing;
 
 use crate::output::{Output, Stop, printable};
+use crate::remote::{ControlUrl, NotTaken, Remote, Then};
 
 /// The environment variable that holds a passphrase.
 const PASSPHRASE: &str = "SUTLER_PASSPHRASE";
@@ -31,6 +34,17 @@ pub(crate) struct OrgArgs {
     /// The folder that `sutler org init --preset` made.
     #[arg(long, value_name = "DIR", env = "SUTLER_ORG_DIR", default_value = ".")]
     org_dir: PathBuf,
+    /// Control's repository over HTTP, where control runs on another machine: the folder is brought up to date from
+    /// it first, and what was signed is handed in there.
+    #[arg(long, value_name = "URL", env = "SUTLER_CONTROL")]
+    control: Option<ControlUrl>,
+}
+
+/// An organisation's folder, for this process alone, and control where that is another machine.
+#[derive(Debug)]
+pub(crate) struct Office {
+    folder: Folder,
+    control: Option<Remote>,
 }
 
 /// Where a passphrase comes from. A prompt if it is not said.
@@ -57,9 +71,34 @@ pub(crate) struct SignArgs {
 }
 
 impl OrgArgs {
-    /// Opens the folder, for this process alone.
-    pub(crate) fn open(&self) -> Result<Folder, Failure> {
-        open(&self.org_dir)
+    /// Opens the folder, for this process alone, and brings it up to date.
+    pub(crate) fn open(&self) -> Result<Office, Failure> {
+        let folder = open(&self.org_dir)?;
+        let control = self.control.as_ref().map(Remote::new).transpose()?;
+        if let Some(control) = &control {
+            control.catch_up(&folder, None)?;
+        }
+        Ok(Office { folder, control })
+    }
+}
+
+impl Office {
+    /// Returns the office of a folder where control's own keys are.
+    pub(crate) const fn of(folder: Folder) -> Self {
+        Self { folder, control: None }
+    }
+
+    /// Returns control, if that is another machine.
+    pub(crate) const fn control(&self) -> Option<&Remote> {
+        self.control.as_ref()
+    }
+}
+
+impl Deref for Office {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
     }
 }
 
@@ -73,7 +112,8 @@ pub(crate) fn open(path: &Path) -> Result<Folder, Failure> {
         let failure = Failure::from_error(kind, &error);
         match &error {
             FolderError::NotMade { .. } | FolderError::NoRepository { .. } => failure.with_help(
-                "`sutler org init DIR --org NAME --preset team` makes one; name it by --org-dir",
+                "`sutler org init DIR --org NAME --preset team` makes one, and `sutler org follow` one of an \
+                 organisation that is there; name it by --org-dir",
             ),
             _ => failure,
         }
@@ -134,8 +174,8 @@ fn ask(what: &str) -> Result<Passphrase, Failure> {
 }
 
 impl SignArgs {
-    /// Opens the organisation's folder.
-    pub(crate) fn open(&self) -> Result<Folder, Failure> {
+    /// Opens the organisation's folder, and brings it up to date.
+    pub(crate) fn open(&self) -> Result<Office, Failure> {
         self.org.open()
     }
 
@@ -164,14 +204,14 @@ impl SignArgs {
     /// published.
     pub(crate) fn finish(
         &self,
-        folder: &Folder,
+        office: &Office,
         state: Option<&State>,
         draft: Draft,
         said: &[String],
         output: Output,
     ) -> Result<bool, Stop> {
         let draft = self.signed(state, draft, said)?;
-        settle(folder, state, &draft, output)
+        settle(office, state, &draft, output)
     }
 
     /// Shows a draft, and signs it.
@@ -191,7 +231,7 @@ impl SignArgs {
     /// Does everything that publishing a draft takes, and publishes nothing.
     pub(crate) fn rehearse(
         &self,
-        folder: &Folder,
+        office: &Office,
         state: &State,
         mut draft: Draft,
         output: Output,
@@ -204,10 +244,17 @@ impl SignArgs {
             let what = format!("rehearse: {} lacks {signatures} more signatures", lack.role);
             return Err(Failure::new(Kind::Refused, what).into());
         }
-        let keys = folder.online_keys().map_err(|error| key_failure(&error))?;
-        folder
-            .rehearse(&draft.submission(), &keys, Timestamp::now())
-            .map_err(|error| publish_failure(&error))?;
+        let (submission, now) = (draft.submission(), Timestamp::now());
+        let rehearsed = if office.control().is_some() {
+            // Control's own keys are there.
+            submission::accept(state, office.organisation(), &submission, now)
+                .map(drop)
+                .map_err(PublishError::from)
+        } else {
+            let keys = office.online_keys().map_err(|error| key_failure(&error))?;
+            office.rehearse(&submission, &keys, now)
+        };
+        rehearsed.map_err(|error| publish_failure(&error))?;
         output.line("it would be published; nothing was")?;
         output.json(&json!({ "rehearsed": draft.id() }))
     }
@@ -225,7 +272,7 @@ impl SignArgs {
 
 /// Publishes a draft that lacks nothing, or keeps it. Returns whether it was published.
 pub(crate) fn settle(
-    folder: &Folder,
+    office: &Office,
     state: Option<&State>,
     draft: &Draft,
     output: Output,
@@ -233,7 +280,7 @@ pub(crate) fn settle(
     let id = draft.id();
     let lacks: Vec<_> = draft.lacks(state).into_iter().filter(|lack| lack.signatures > 0).collect();
     if !lacks.is_empty() {
-        folder.keep_draft(draft).map_err(|error| draft_failure(&error))?;
+        office.keep_draft(draft).map_err(|error| draft_failure(&error))?;
         output.line(format_args!("draft {id} waits for signatures"))?;
         for lack in &lacks {
             output.line(format_args!(
@@ -249,28 +296,54 @@ pub(crate) fn settle(
         output.json(&json!({ "draft": id, "lacks": lacks }))?;
         return Ok(false);
     }
-    publish(folder, draft, output)?;
+    publish(office, draft, output)?;
     Ok(true)
 }
 
 /// Publishes a draft, then removes what was kept of it.
-pub(crate) fn publish(folder: &Folder, draft: &Draft, output: Output) -> Result<State, Stop> {
-    let keys = folder.online_keys().map_err(|error| key_failure(&error))?;
-    let state = folder.publish(&draft.submission(), &keys, &Map::new(), Timestamp::now());
-    let state = state.map_err(|error| publish_failure(&error))?;
-    folder.remove_draft(&draft.id()).map_err(|error| draft_failure(&error))?;
+pub(crate) fn publish(office: &Office, draft: &Draft, output: Output) -> Result<(), Stop> {
+    if let Some(control) = &office.control {
+        hand_in(office, control, draft)?;
+    } else {
+        let keys = office.online_keys().map_err(|error| key_failure(&error))?;
+        let submission = draft.submission();
+        let published = office.publish(&submission, &keys, &Map::new(), Timestamp::now());
+        published.map_err(|error| publish_failure(&error))?;
+    }
+    office.remove_draft(&draft.id()).map_err(|error| draft_failure(&error))?;
     let mut published = Vec::new();
-    for role in draft.parts().0 {
-        let version = match role.as_str() {
-            "root" => state.root.version(),
-            "targets" => state.targets.version(),
-            _ => state.roles[&role].version(),
-        };
+    for (role, version) in draft.versions() {
         output.line(format_args!("published {role} version {version}"))?;
         published.push(json!({ "role": role.as_str(), "version": version.number() }));
     }
-    output.json(&json!({ "published": published }))?;
-    Ok(state)
+    output.json(&json!({ "published": published }))
+}
+
+/// Hands a draft in at control, and takes over what control then publishes. What may yet be published is kept.
+fn hand_in(folder: &Folder, control: &Remote, draft: &Draft) -> Result<(), Failure> {
+    let answered = control.submit(&draft.submission());
+    let caught_up = control.catch_up(folder, None);
+    let Err(NotTaken { failure, then }) = answered else {
+        if let Err(failure) = caught_up {
+            eprintln!("warning: published, but {failure}");
+        }
+        return Ok(());
+    };
+    // An answer that was lost, of this time or one before.
+    if caught_up.is_ok_and(|state| draft.is_published(&state)) {
+        return Ok(());
+    }
+    if then == Then::Nothing {
+        return Err(failure);
+    }
+    folder.keep_draft(draft).map_err(|error| draft_failure(&error))?;
+    let id = draft.id();
+    Err(match then {
+        Then::Rebase => failure.with_help(format!(
+            "somebody was first: `sutler order rebase {id}` puts your orders on top, signed anew"
+        )),
+        _ => failure.with_help(format!("`sutler order submit {id}` hands them in again")),
+    })
 }
 
 pub(crate) fn publish_failure(error: &PublishError) -> Failure {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use sutler_protocol::manifest::sign::MergeError;
 use sutler_protocol::manifest::{
-    KeyId, Kind, ParseError, RoleKeys, RoleName, Root, Signed, SigningKey, Targets,
+    KeyId, Kind, ParseError, RoleKeys, RoleName, Root, Signed, SigningKey, Targets, Version,
 };
 
 use crate::state::State;
@@ -206,6 +206,29 @@ impl Draft {
     /// Returns what a role's new document says, before anybody has signed it.
     pub fn role(&self, role: &RoleName) -> Option<Targets> {
         self.roles.get(role).and_then(|document| document.proposed().ok())
+    }
+
+    /// Returns whether all that it would publish is published.
+    pub fn is_published(&self, state: &State) -> bool {
+        let root = self.root.as_ref().map(|root| root.bytes() == state.root.bytes());
+        let roles = self.roles.iter().map(|(role, document)| {
+            let published = match role.as_str() {
+                "targets" => Some(&state.targets),
+                _ => state.roles.get(role),
+            };
+            published.is_some_and(|published| published.bytes() == document.bytes())
+        });
+        root.into_iter().chain(roles).all(|is_published| is_published)
+    }
+
+    /// Returns the versions that its documents have.
+    pub fn versions(&self) -> Vec<(RoleName, Version)> {
+        let root = self.new_root().map(|root| (RoleName::root(), root.version()));
+        let roles = self.roles.iter().filter_map(|(role, document)| {
+            let document = document.proposed().ok()?;
+            Some((role.clone(), document.version()))
+        });
+        root.into_iter().chain(roles).collect()
     }
 
     /// Returns the roles whose documents are in it, and the paths of its files.

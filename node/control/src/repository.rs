@@ -11,8 +11,6 @@
 //!
 //! One process owns a repository. Everything here blocks.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,19 +19,19 @@ use bytes::Bytes;
 use sutler_cache::backend::{Backend, Disk, Lock, read_file, replace};
 use sutler_protocol::ContentId;
 use sutler_protocol::manifest::bounds::{ROOT_BYTES_MAX, TARGETS_BYTES_MAX};
-use sutler_protocol::manifest::drive::{self, DriveError, Keeper};
-use sutler_protocol::manifest::signed::VerifyError;
-use sutler_protocol::manifest::{
-    Answer, Believed, Fetch, Keep, Kept, LoadError, RoleName, Signed, TargetFile, TargetPath,
-    Targets, Trusted, Version,
-};
+use sutler_protocol::manifest::{Kept, RoleName, TargetFile, TargetPath, Trusted, Version};
 
 use crate::bounds::ORDER_BYTES_MAX;
-use crate::state::{State, is_content};
+use crate::state::State;
 
+mod catch_up;
 mod content;
+mod reading;
 
+pub use catch_up::CatchUpError;
 pub use content::PutError;
+pub use reading::{FileError, ReadError, RoleError, Source};
+use reading::{Here, NoKeeper, go_through};
 
 const METADATA: &str = "metadata";
 const TARGETS: &str = "targets";
@@ -56,53 +54,6 @@ pub enum OpenError {
     /// The disk refused.
     #[error("open the repository")]
     Open(#[source] io::Error),
-}
-
-/// Why what a repository says cannot be told.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// Nothing was published in it yet.
-    #[error("read a repository in which nothing was published")]
-    Empty,
-    /// The first root does not hold.
-    #[error("believe the repository's first root")]
-    Root(#[source] LoadError),
-    /// A document is missing, or is not what it has to be.
-    #[error("go through the repository's documents")]
-    Documents(#[source] DriveError<io::Error, Infallible>),
-    /// A delegated role's document is missing, or is not what the snapshot pins.
-    #[error("read {place} of the repository")]
-    Role {
-        /// Where it should be.
-        place: String,
-        /// What was found.
-        source: RoleError,
-    },
-    /// An order file is missing or is another one.
-    #[error("read the target file {path} of the repository")]
-    File {
-        /// Which.
-        path: TargetPath,
-        /// What was found.
-        source: io::Error,
-    },
-}
-
-/// What is wrong with a delegated role's document.
-#[derive(Debug, thiserror::Error)]
-pub enum RoleError {
-    /// The disk refused.
-    #[error("read it")]
-    Read(#[source] io::Error),
-    /// It is no document.
-    #[error("split it into what is signed and by whom")]
-    Parse(#[source] sutler_protocol::manifest::ParseError),
-    /// It is not the one that the snapshot pins.
-    #[error("it is not the document that the snapshot pins")]
-    NotPinned,
-    /// It breaks a rule.
-    #[error("verify it")]
-    Verify(#[source] VerifyError),
 }
 
 /// Why something was not published.
@@ -167,39 +118,22 @@ impl Repository {
     ///
     /// [`ReadError`].
     pub fn read(&self) -> Result<State, ReadError> {
-        let root = match read_file(&*self.backend, &metadata("1.root.json"), ROOT_BYTES_MAX) {
+        let mut trusted = self.first()?;
+        let mut here = Here(&*self.backend);
+        go_through(&mut trusted, &mut here, &mut NoKeeper)?;
+        Ok(reading::read(&trusted, &mut here, None)?.state)
+    }
+
+    /// Believes the first root.
+    fn first(&self) -> Result<Trusted, ReadError> {
+        let place = RoleName::root().place(Some(Version::FIRST));
+        let root = match read_file(&*self.backend, &metadata(&place), ROOT_BYTES_MAX) {
             Ok(root) => root,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Empty),
-            Err(source) => {
-                return Err(ReadError::Role {
-                    place: "1.root.json".to_owned(),
-                    source: RoleError::Read(source),
-                });
-            }
+            Err(error) => return Err(ReadError::Role { place, source: RoleError::Read(error) }),
         };
         let kept = Kept { root: root.into(), ..Kept::default() };
-        let mut trusted = Trusted::load(&kept).map_err(ReadError::Root)?;
-        // What has expired has to be read to be signed anew.
-        let never = jiff::Timestamp::MIN;
-        let mut documents = Documents(&*self.backend);
-        drive::refresh(&mut trusted, &mut documents, &mut NoKeeper, never)
-            .map_err(ReadError::Documents)?;
-        let parts = (trusted.targets(), trusted.snapshot(), trusted.timestamp());
-        let (Some(targets), Some(snapshot), Some(timestamp)) = parts else {
-            return Err(ReadError::Empty);
-        };
-        let mut state = State {
-            root: trusted.root().clone(),
-            targets: targets.clone(),
-            snapshot: snapshot.clone(),
-            timestamp: timestamp.clone(),
-            roles: BTreeMap::new(),
-            unvouched: BTreeMap::new(),
-            orders: BTreeMap::new(),
-        };
-        self.read_roles(&mut state)?;
-        self.read_orders(&mut state)?;
-        Ok(state)
+        Trusted::load(&kept).map_err(ReadError::Root)
     }
 
     /// Returns a document of an earlier version, if it is here; nobody vouches for it any more.
@@ -262,51 +196,6 @@ impl Repository {
         }
         Ok(())
     }
-
-    fn read_roles(&self, state: &mut State) -> Result<(), ReadError> {
-        for (file, pin) in &state.snapshot.meta {
-            let name = file.strip_suffix(".json").and_then(RoleName::delegated);
-            let Some(role) = name else { continue };
-            let place = role.place(Some(pin.version));
-            let failed = |source| ReadError::Role { place: place.clone(), source };
-            let bytes = read_file(&*self.backend, &metadata(&place), TARGETS_BYTES_MAX)
-                .map_err(|error| failed(RoleError::Read(error)))?;
-            let is_pinned = pin.hashes.as_ref().is_none_or(|hashes| hashes.check(&bytes).is_ok());
-            if !is_pinned {
-                return Err(failed(RoleError::NotPinned));
-            }
-            let signed = Signed::<Targets>::parse(bytes.into())
-                .map_err(|error| failed(RoleError::Parse(error)))?;
-            let keys = state.targets.delegations.as_ref().and_then(|all| all.keys_of(&role));
-            match keys.map(|keys| signed.verify(&keys)) {
-                Some(Ok(believed)) if believed.version() == pin.version => {
-                    state.roles.insert(role, believed);
-                }
-                Some(Ok(_)) => return Err(failed(RoleError::NotPinned)),
-                // Its signers were replaced, or it is delegated to no longer.
-                None | Some(Err(VerifyError::Threshold { .. })) => {
-                    state.unvouched.insert(role, pin.version);
-                }
-                Some(Err(error)) => return Err(failed(RoleError::Verify(error))),
-            }
-        }
-        Ok(())
-    }
-
-    fn read_orders(&self, state: &mut State) -> Result<(), ReadError> {
-        let documents: Vec<&Believed<Targets>> =
-            state.roles.values().chain([&state.targets]).collect();
-        let mut orders = BTreeMap::new();
-        for (path, file) in documents.into_iter().flat_map(|document| document.document().files()) {
-            if !is_content(&path) {
-                let bytes = self.file(&path, file);
-                let failed = |source| ReadError::File { path: path.clone(), source };
-                orders.insert(path.clone(), bytes.map_err(failed)?);
-            }
-        }
-        state.orders = orders;
-        Ok(())
-    }
 }
 
 fn failed(place: &Path, source: io::Error) -> WriteError {
@@ -324,34 +213,4 @@ fn target(path: &TargetPath, file: &TargetFile) -> PathBuf {
 
 fn list(content: ContentId) -> PathBuf {
     Path::new(LISTS).join(content.to_string())
-}
-
-/// The documents of a repository as a client asks for them.
-struct Documents<'a>(&'a dyn Backend);
-
-impl drive::Repository for Documents<'_> {
-    type Error = io::Error;
-
-    fn fetch(&mut self, fetch: &Fetch) -> Result<Answer, io::Error> {
-        match read_file(self.0, &metadata(&fetch.place), fetch.bytes_max) {
-            Ok(bytes) => Ok(Answer::Document(bytes.into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Answer::Absent),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Keeps nothing: what is read lies here already.
-struct NoKeeper;
-
-impl Keeper for NoKeeper {
-    type Error = Infallible;
-
-    fn keep(&mut self, _: Keep) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn load(&mut self, _: &RoleName) -> Option<Bytes> {
-        None
-    }
 }

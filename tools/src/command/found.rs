@@ -18,7 +18,7 @@ use sutler_protocol::name::Label;
 
 use crate::command::key::create_failure;
 use crate::output::{Output, Stop};
-use crate::signing::{PassphraseArgs, key_failure, open, settle};
+use crate::signing::{Office, PassphraseArgs, key_failure, open, settle};
 
 /// How an organisation's manifest begins.
 #[derive(Debug, Args)]
@@ -123,9 +123,9 @@ impl Found {
         for key in &own {
             draft.sign(key, None).map_err(|error| Failure::from_error(Kind::Refused, &error))?;
         }
-        let folder = open(folder)?;
+        let office = Office::of(open(folder)?);
         output.line(preset.warning())?;
-        settle(&folder, None, &draft, output).map(drop)
+        settle(&office, None, &draft, output).map(drop)
     }
 
     fn staff(&self, root: Vec<NamedKey>, online: &[Key]) -> Result<Staff, Failure> {

@@ -101,6 +101,11 @@ impl Rotate {
         let new_file = online.join(format!("{}.new.key", self.role));
         let is_online = ONLINE.contains(&self.role.as_str());
         if is_online {
+            if folder.control().is_some() {
+                let what = format!("give {} new keys from here: they are control's", self.role);
+                let failure = Failure::new(Kind::Usage, what);
+                return Err(failure.with_help("rotate them where control runs").into());
+            }
             if !keys.is_empty() {
                 let what = format!("the keys of {} are control's: one is made here", self.role);
                 return Err(Failure::new(Kind::Usage, what).into());

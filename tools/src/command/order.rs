@@ -252,7 +252,7 @@ impl Submit {
             let what = format!("submit the draft {}: it lacks {}", draft.id(), lacks.join(", "));
             return Err(Failure::new(Kind::Refused, what).into());
         }
-        publish(&folder, &draft, output).map(drop)
+        publish(&folder, &draft, output)
     }
 }
 

@@ -1,6 +1,7 @@
-//! `sutler org init|intermediate|issue`: an organisation's certificate authority, control's below it,
-//! and their members.
+//! `sutler org init|follow|intermediate|issue`: an organisation's folder and certificate authority, control's
+//! below it, and their members.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 use sutler_node::failure::{Failure, Kind};
+use sutler_protocol::manifest::bounds::ROOT_BYTES_MAX;
 use sutler_swarm::identity::{
     Authority, AuthorityCreateError, AuthorityOpenError, INTERMEDIATE_LIFETIME, IssueError,
     LEAF_LIFETIME, Label, Member, Organisation, Validity, random_label,
@@ -16,11 +18,15 @@ use sutler_swarm::identity::{
 
 use crate::command::found::Found;
 use crate::output::{Output, Stop};
+use crate::remote::{ControlUrl, Remote};
+use crate::signing;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Org {
     /// Make the organisation's certificate authority in a new folder.
     Init(Init),
+    /// Make a folder for an admin of an organisation whose control runs on another machine.
+    Follow(Follow),
     /// Make the authority by which control names the nodes and agents that join.
     Intermediate(Intermediate),
     /// Make a key and a certificate for control, a node or an agent.
@@ -33,6 +39,12 @@ Examples:
   sutler org init ./home --org home --preset solo
   sutler org init ./acme --org acme --preset team --root anna.pub --root ben.pub --root cleo.pub \\
       --approver all=dora.pub,emil.pub:2 --key anna.key --key ben.key";
+
+const FOLLOW_EXAMPLES: &str = "\
+Examples:
+  sutler org follow ./acme --org acme --root ./1.root.json --control http://control.example.com:8080
+The root is repository/metadata/1.root.json of the folder in which the organisation was made. Have it from
+somebody whom you trust: all that is taken over from control is believed because of it.";
 
 const INTERMEDIATE_EXAMPLES: &str = "\
 Examples:
@@ -54,6 +66,22 @@ pub(crate) struct Init {
     org: Organisation,
     #[command(flatten)]
     found: Found,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = FOLLOW_EXAMPLES)]
+pub(crate) struct Follow {
+    /// The folder to make.
+    org_dir: PathBuf,
+    /// The organisation's name.
+    #[arg(long, value_name = "NAME")]
+    org: Organisation,
+    /// The organisation's first root.
+    #[arg(long, value_name = "FILE")]
+    root: PathBuf,
+    /// Control's repository over HTTP.
+    #[arg(long, value_name = "URL", env = "SUTLER_CONTROL")]
+    control: ControlUrl,
 }
 
 #[derive(Debug, Args)]
@@ -108,6 +136,7 @@ impl Org {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
         match self {
             Self::Init(init) => init.run(output),
+            Self::Follow(follow) => follow.run(output),
             Self::Intermediate(intermediate) => intermediate.run(output),
             Self::Issue(issue) => issue.run(output),
         }
@@ -130,34 +159,67 @@ impl Init {
         }))
     }
 
-    /// Makes all of the folder beside its place, and gives it its name at the end: what was cut short is no
-    /// organisation.
     fn with_manifest(&self, output: Output) -> Result<Organisation, Stop> {
-        let dir = &self.org_dir;
-        let failed = |error: std::io::Error| {
-            Failure::because(
-                Kind::of_io(&error, Kind::File),
-                format!("make {}", dir.display()),
-                &error,
-            )
+        make(&self.org_dir, |beside| {
+            let organisation = create(beside, self.org.clone())?.organisation().clone();
+            self.found.run(beside, output)?;
+            Ok(organisation)
+        })
+    }
+}
+
+/// Makes all of a folder beside its place, and gives it its name at the end: what was cut short is no
+/// organisation.
+fn make<T>(dir: &Path, fill: impl FnOnce(&Path) -> Result<T, Stop>) -> Result<T, Stop> {
+    let failed = |error: std::io::Error| {
+        let what = format!("make {}", dir.display());
+        Failure::because(Kind::of_io(&error, Kind::File), what, &error)
+    };
+    if dir.exists() {
+        let exists = AuthorityCreateError::Exists { dir: dir.to_owned() };
+        return Err(not_created(&exists).into());
+    }
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent).map_err(failed)?;
+    let staging =
+        tempfile::Builder::new().prefix(".sutler-new-").tempdir_in(parent).map_err(failed)?;
+    let beside = staging.path().join("org");
+    let made = fill(&beside)?;
+    std::fs::rename(&beside, dir).map_err(failed)?;
+    std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+    Ok(made)
+}
+
+impl Follow {
+    fn run(self, output: Output) -> Result<(), Stop> {
+        let read = |error| {
+            let what = format!("read {}", self.root.display());
+            Failure::because(Kind::File, what, &error)
         };
-        if dir.exists() {
-            let exists = AuthorityCreateError::Exists { dir: dir.clone() };
-            return Err(not_created(&exists).into());
-        }
-        let parent = match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        std::fs::create_dir_all(parent).map_err(failed)?;
-        let staging =
-            tempfile::Builder::new().prefix(".sutler-new-").tempdir_in(parent).map_err(failed)?;
-        let beside = staging.path().join("org");
-        let organisation = create(&beside, self.org.clone())?.organisation().clone();
-        self.found.run(&beside, output)?;
-        std::fs::rename(&beside, dir).map_err(failed)?;
-        std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
-        Ok(organisation)
+        let mut root = Vec::new();
+        let file = std::fs::File::open(&self.root).map_err(read)?;
+        file.take(ROOT_BYTES_MAX).read_to_end(&mut root).map_err(read)?;
+        let state = make(&self.org_dir, |beside| {
+            let about = json!({ "format": 1, "organisation": self.org.as_str() });
+            let write = || {
+                std::fs::create_dir_all(beside.join("repository"))?;
+                std::fs::write(beside.join("org.json"), about.to_string())
+            };
+            write().map_err(|error: std::io::Error| {
+                Failure::because(Kind::of_io(&error, Kind::File), "make the folder", &error)
+            })?;
+            let folder = signing::open(beside)?;
+            Ok(Remote::new(&self.control)?.catch_up(&folder, Some(&root.into()))?)
+        })?;
+        let (org, folder, version) =
+            (self.org.as_str(), self.org_dir.display(), state.timestamp.version());
+        output.line(format_args!("organisation {org} in {folder}, as of timestamp {version}"))?;
+        output.json(&json!({
+            "organisation": org, "folder": folder.to_string(), "timestamp": version.number(),
+        }))
     }
 }
 

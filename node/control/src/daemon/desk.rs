@@ -20,7 +20,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use sutler_cache::Store;
 use sutler_orders::text::Utc;
-use sutler_protocol::manifest::{Root, TargetPath, Targets, Version};
+use sutler_protocol::manifest::{RoleName, Root, Targets, Version};
 use sutler_swarm::gateway::causes;
 use sutler_swarm::orders::{Believer, Mirror, Place, RefreshError};
 use tokio::sync::oneshot;
@@ -31,7 +31,7 @@ use crate::audit::{Audit, AuditError, Deed, Head};
 use crate::change::Note;
 use crate::online::{self, OnlineKeys};
 use crate::organisation::{Folder, FolderError, PublishError};
-use crate::repository::ReadError;
+use crate::repository::{ReadError, RoleError};
 use crate::state::State;
 use crate::submission::{self, Accepted, Submission, SubmissionError};
 
@@ -295,7 +295,10 @@ impl Clerk {
     fn timestamp(&self) -> Result<Option<Bytes>, ReadError> {
         let place = Place::parse("metadata/timestamp.json");
         let read = place.map(|place| self.tools.repository.read(&place)).transpose();
-        let failed = |source| ReadError::File { path: TargetPath::from("timestamp.json"), source };
+        let failed = |error| ReadError::Role {
+            place: RoleName::timestamp().place(None),
+            source: RoleError::Read(error),
+        };
         read.map(Option::flatten).map_err(failed)
     }
 

@@ -26,6 +26,7 @@ use tower_http::timeout::TimeoutLayer;
 use super::desk::{Desk, DeskError};
 use crate::bounds::SUBMISSION_BYTES_MAX;
 use crate::organisation::PublishError;
+use crate::submission::Refused;
 
 /// How long a request may take to be answered; the bytes of a large content come behind its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -109,7 +110,11 @@ async fn submit(State(desk): State<Desk>, body: Bytes) -> Response {
             (StatusCode::OK, answer.to_string()).into_response()
         }
         Err(error) => {
-            let answer = json!({ "error": causes(&error) });
+            let mut answer = json!({ "error": causes(&error) });
+            // Whoever handed it in may put it on top of what was published meanwhile.
+            if let DeskError::Publish(PublishError::Refused(Refused::Version { .. })) = error {
+                answer["refused"] = "version".into();
+            }
             (status(&error), answer.to_string()).into_response()
         }
     }

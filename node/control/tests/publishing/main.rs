@@ -1,6 +1,7 @@
 //! Publishing: what is accepted, what is refused, and what a client finds whenever it is interrupted.
 
 mod attacks;
+mod catch_up;
 mod crashes;
 mod house;
 mod rotation;

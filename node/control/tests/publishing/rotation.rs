@@ -9,12 +9,18 @@ use sutler_protocol::manifest::{Delegation, Kind, RoleName, Version};
 
 use crate::house::{House, in_days, install, key, now, online_keys, said, signed};
 
-fn publics(seeds: &[u8]) -> Vec<Key> {
+pub(crate) fn publics(seeds: &[u8]) -> Vec<Key> {
     seeds.iter().map(|seed| key(*seed).key().clone()).collect()
 }
 
 /// The root's successor with other keys, signed by these.
-fn new_root(house: &House, kind: Kind, keys: &[u8], threshold: u64, signers: &[u8]) -> Draft {
+pub(crate) fn new_root(
+    house: &House,
+    kind: Kind,
+    keys: &[u8],
+    threshold: u64,
+    signers: &[u8],
+) -> Draft {
     let mut root = house.state().root.document().clone();
     root.set_keys(kind, &publics(keys), threshold);
     root.renew(Version::new(root.version().number() + 1).unwrap(), in_days(390));

@@ -1,0 +1,252 @@
+//! Admins on machines of their own, with nothing but their keys and a folder that follows control over HTTP: what they
+//! sign is published there, whoever is first.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sutler_tests::program;
+use sutler_tests::running::Running;
+
+const PASSPHRASE: &str = "correct horse battery staple";
+
+/// What a test waits for at most. Far more than it takes: machines that run tests are busy.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The exit codes of `sutler --help` that are met here.
+mod exit {
+    pub(super) const USAGE: i32 = 2;
+    pub(super) const REFUSED: i32 = 4;
+    pub(super) const UNREACHABLE: i32 = 5;
+    pub(super) const FILE: i32 = 10;
+}
+
+/// Control with an organisation in `org`, and the admins anna and ben, whose folders are elsewhere. Contents are
+/// imported by anna; sites and rings are by two of three, approvals by both of dora and emil, in the scope `one` by dora alone.
+struct World {
+    folder: tempfile::TempDir,
+    control: Option<Running>,
+    url: String,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world =
+            Self { folder: tempfile::tempdir().unwrap(), control: None, url: String::new() };
+        for name in ["anna", "ben", "cleo", "dora", "emil"] {
+            world.done("", &format!("key new --out {name}.key"));
+        }
+        world.done(
+            "",
+            "org init org --org acme --preset team --root anna.pub --root ben.pub --root cleo.pub \
+             --approver all=dora.pub,emil.pub:2 --approver one=dora.pub:1 --import anna.pub \
+             --key anna.key --key cleo.key",
+        );
+        world.done("", "org issue org --role control --id c1 --out org/identity");
+        fs::write(world.path("control.toml"), "[control]\nhttp = '127.0.0.1:0'\n").unwrap();
+        world.start();
+        for admin in ["anna", "ben"] {
+            let root = "org/repository/metadata/1.root.json";
+            world.done("", &format!("org follow {admin} --org acme --root {root}"));
+        }
+        world
+    }
+
+    /// Starts control, once more at the same address.
+    fn start(&mut self) {
+        let mut command =
+            self.command("", "control --data org --config control.toml --listen 127.0.0.1:0");
+        let control = Running::start(&mut command, &self.path("control"));
+        let said = || {
+            let printed = control.printed();
+            printed.lines().find_map(|line| line.strip_prefix("repository ").map(str::to_owned))
+        };
+        soon("control listens", || said().is_some());
+        self.url = said().unwrap();
+        let address = self.url.trim_start_matches("http://");
+        let config = format!("[control]\nhttp = '{address}'\n");
+        fs::write(self.path("control.toml"), config).unwrap();
+        self.control = Some(control);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A command of an admin in that one's folder.
+    fn command(&self, admin: &str, arguments: &str) -> Command {
+        let mut command = Command::new(program::sutler());
+        command.args(arguments.split_whitespace()).current_dir(self.folder.path());
+        command.env("SUTLER_PASSPHRASE", PASSPHRASE).env("USER", "tester");
+        if !admin.is_empty() {
+            command.env("SUTLER_ORG_DIR", admin);
+        }
+        if !self.url.is_empty() {
+            command.env("SUTLER_CONTROL", &self.url);
+        }
+        command
+    }
+
+    fn done(&self, admin: &str, arguments: &str) -> String {
+        let output = self.command(admin, arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, admin: &str, arguments: &str) -> Vec<Value> {
+        let said = self.done(admin, &format!("{arguments} --json"));
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Runs what has to fail, and change nothing of what is published.
+    fn refused(&self, admin: &str, arguments: &str, code: i32) -> String {
+        let before = self.published("snapshot");
+        let output = self.command(admin, arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {}", text(&output));
+        assert_eq!(self.published("snapshot"), before, "{arguments}");
+        text(&output)
+    }
+
+    /// The newest version of a role that lies at control, 0 before the first.
+    fn published(&self, role: &str) -> u64 {
+        let metadata = fs::read_dir(self.path("org/repository/metadata")).unwrap();
+        let names = metadata.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let ending = format!(".{role}.json");
+        let versions = names.filter_map(|name| name.strip_suffix(&ending)?.parse().ok());
+        versions.max().unwrap_or(0)
+    }
+}
+
+/// All that a command printed.
+fn text(output: &Output) -> String {
+    let parts = [&output.stdout[..], &output.stderr].concat();
+    String::from_utf8(parts).unwrap()
+}
+
+/// Looks until something is so.
+fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "never: {what}");
+    }
+}
+
+/// The name of the draft that a command says it has kept.
+fn draft(lines: &[Value]) -> String {
+    lines.iter().find_map(|line| line["draft"].as_str()).unwrap().to_owned()
+}
+
+#[test]
+fn what_an_admin_signs_elsewhere_is_published_at_control() {
+    let world = World::new();
+    assert!(!world.path("anna/online").exists());
+    let said = world.done("anna", "site add lab --tz Europe/Berlin --key anna.key --key ben.key");
+    assert!(said.contains("published sites version 1"), "{said}");
+    assert_eq!(world.published("sites"), 1);
+    // The other admin's folder follows, and goes on from there.
+    assert_eq!(world.json("ben", "site list")[0]["site"], "lab");
+    world.done(
+        "ben",
+        "site add hall --tz Europe/Berlin --key anna.key --key ben.key --reason moved",
+    );
+    assert_eq!(world.json("anna", "site list").len(), 2);
+    let shown = world.done("anna", "manifest show");
+    assert!(shown.contains("moved"), "{shown}");
+    soon("it is in the audit log", || {
+        fs::read_to_string(world.path("org/audit/log")).unwrap().contains("\"moved\"")
+    });
+    // Control's own keys are not here, and are not made here.
+    let said = world.refused("anna", "key rotate timestamp --key anna.key", exit::USAGE);
+    assert!(said.contains("where control runs"), "{said}");
+    world.done(
+        "anna",
+        "key rehearse sites --with anna.pub --with ben.pub --key anna.key --key ben.key",
+    );
+}
+
+// T10
+#[test]
+fn two_admins_sign_on_two_machines_and_the_second_hands_it_in() {
+    let world = World::new();
+    fs::write(world.path("rings.json"), "{\"rings\": [{\"name\": \"qa\"}]}").unwrap();
+    let draft = draft(&world.json("anna", "ring set rings.json --key anna.key"));
+    assert_eq!(world.published("rings"), 0);
+    world.done("anna", &format!("order sign {draft} --key anna.key --out carried.json"));
+    let said = world.done("ben", "order sign carried.json --key ben.key");
+    assert!(said.contains("published rings version 1"), "{said}");
+    assert_eq!(world.published("rings"), 1);
+    // Whoever hands the same in again learns that it is published.
+    world.done("anna", &format!("order sign {draft} --key ben.key"));
+    assert!(world.json("anna", "order list").is_empty());
+    assert_eq!(world.published("rings"), 1);
+}
+
+#[test]
+fn of_two_who_collide_the_second_puts_the_orders_on_top() {
+    let world = World::new();
+    let lines = world.json("anna", "site add lab --tz Europe/Berlin");
+    let first = draft(&lines);
+    world.done("ben", "site add hall --tz Europe/Berlin --key anna.key --key ben.key");
+    let said = world.refused(
+        "anna",
+        &format!("order sign {first} --key anna.key --key ben.key"),
+        exit::REFUSED,
+    );
+    assert!(said.contains("409") && said.contains("2 comes next"), "{said}");
+    assert!(said.contains(&format!("sutler order rebase {first}")), "{said}");
+    world.done("anna", &format!("order rebase {first} --key anna.key --key ben.key"));
+    let sites = world.json("ben", "site list");
+    assert_eq!(sites.len(), 2, "{sites:?}");
+    assert!(world.json("anna", "order list").is_empty());
+}
+
+// T1, R96
+#[test]
+fn a_control_that_is_away_or_another_one_or_set_back_changes_nothing() {
+    let mut world = World::new();
+    world.done("anna", "site add lab --tz Europe/Berlin --key anna.key --key ben.key");
+    let copy = |from: &str, to: &str| {
+        let mut copy = Command::new("cp");
+        copy.args(["-r", from, to]).current_dir(world.folder.path());
+        assert!(copy.status().unwrap().success());
+    };
+    // Away.
+    world.control.take().unwrap().kill();
+    let said = world.refused(
+        "anna",
+        "site add hall --tz UTC --key anna.key --key ben.key",
+        exit::UNREACHABLE,
+    );
+    assert!(said.contains("bring the folder up to date from http://"), "{said}");
+    copy("org", "saved");
+    world.start();
+    world.done("ben", "site add hall --tz UTC --key anna.key --key ben.key");
+    // Set back: whoever has seen more does not follow.
+    world.control.take().unwrap().kill();
+    fs::remove_dir_all(world.path("org")).unwrap();
+    fs::rename(world.path("saved"), world.path("org")).unwrap();
+    world.start();
+    let said =
+        world.refused("ben", "site add depot --tz UTC --key anna.key --key ben.key", exit::REFUSED);
+    assert!(said.contains("was believed before") || said.contains("was pinned before"), "{said}");
+    assert!(said.contains("was it set back"), "{said}");
+}
+
+#[test]
+fn a_folder_follows_no_control_but_that_of_its_root() {
+    let world = World::new();
+    let root = "org/repository/metadata/1.root.json";
+    let said = world.refused("", &format!("org follow anna --org acme --root {root}"), exit::FILE);
+    assert!(said.contains("anna"), "{said}");
+    world.done("", "org init other --org other --preset solo");
+    let other = "other/repository/metadata/1.root.json";
+    let said =
+        world.refused("", &format!("org follow new --org acme --root {other}"), exit::REFUSED);
+    assert!(said.contains("0 of its role's keys have signed it"), "{said}");
+    assert!(!world.path("new").exists());
+    for url in ["ftp://127.0.0.1", "control", "http://127.0.0.1:1/?x"] {
+        world.refused("anna", &format!("site list --control {url}"), exit::USAGE);
+    }
+}

@@ -1,0 +1,215 @@
+//! Control on another machine, as an admin's commands meet it: they take over what it publishes before a change,
+//! and hand in what was signed.
+//!
+//! It is believed in nothing that the folder's own root does not lead to; what it says of what was handed in is
+//! shown, and found out by what it publishes.
+
+use std::str::FromStr;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use reqwest::StatusCode;
+use serde::Deserialize;
+use sutler::http::{Client, HttpError, Metadata, Reply, SetUpError, join};
+use sutler_control::repository::{CatchUpError, FileError, ReadError, RoleError, Source};
+use sutler_control::{Folder, State, Submission};
+use sutler_node::failure::{Failure, Kind};
+use sutler_protocol::manifest::drive::{self, DriveError};
+use sutler_protocol::manifest::{Answer, Fault, Fetch, Refusal};
+
+use crate::output::printable;
+
+/// Where control's repository is, an http or https URL without a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ControlUrl(String);
+
+/// Control on another machine.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    url: ControlUrl,
+    client: Client,
+}
+
+/// Why what was handed in was not taken, and what helps.
+#[derive(Debug)]
+pub(crate) struct NotTaken {
+    pub(crate) failure: Failure,
+    pub(crate) then: Then,
+}
+
+/// What may be done about orders that were not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Somebody was first: put them on top of what that one has published.
+    Rebase,
+    /// Hand them in again: control did not come to look at them, or its answer was lost.
+    Again,
+    /// Nothing: control will never take them.
+    Nothing,
+}
+
+/// The repository that control shows.
+struct Shown<'a> {
+    client: &'a Client,
+    metadata: Metadata<'a>,
+    targets: String,
+}
+
+/// What control says of something that it did not take.
+#[derive(Default, Deserialize)]
+struct Said {
+    error: String,
+    #[serde(default)]
+    refused: Option<String>,
+}
+
+impl FromStr for ControlUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let url = url::Url::parse(text).map_err(|error| error.to_string())?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err("it is written http://HOST:PORT or https://HOST:PORT".to_owned());
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("it ends with a host or a path".to_owned());
+        }
+        Ok(Self(text.trim_end_matches('/').to_owned()))
+    }
+}
+
+impl Remote {
+    pub(crate) fn new(url: &ControlUrl) -> Result<Self, Failure> {
+        let client = Client::new()
+            .map_err(|error: SetUpError| Failure::from_error(Kind::Internal, &error))?;
+        Ok(Self { url: url.clone(), client })
+    }
+
+    /// Brings an organisation's folder up to date, and returns what is published. A folder in which nothing is yet
+    /// begins with the root `first`.
+    pub(crate) fn catch_up(
+        &self,
+        folder: &Folder,
+        first: Option<&Bytes>,
+    ) -> Result<State, Failure> {
+        let metadata = self.client.metadata(&join(&self.url.0, "metadata"));
+        let targets = join(&self.url.0, "targets");
+        let mut shown = Shown { client: &self.client, metadata, targets };
+        let state = folder.repository().catch_up(&mut shown, first, Timestamp::now());
+        state.map_err(|error| self.not_caught_up(&error))
+    }
+
+    /// Hands signed orders in.
+    pub(crate) fn submit(&self, submission: &Submission) -> Result<(), NotTaken> {
+        let url = join(&self.url.0, "orders");
+        let what = format!("hand the orders in at {url}");
+        let reply = self.client.post(&url, submission.write()).map_err(|error| NotTaken {
+            failure: Failure::because(Kind::Unreachable, &what, &error),
+            then: Then::Again,
+        })?;
+        taken(&what, &reply)
+    }
+
+    fn not_caught_up(&self, error: &CatchUpError<HttpError>) -> Failure {
+        let kind = match error {
+            CatchUpError::Here(_) => Kind::Store,
+            CatchUpError::Write(error) => Kind::of_io(&error.source, Kind::File),
+            CatchUpError::NotFirst { .. } => Kind::Usage,
+            CatchUpError::Expired { .. } => Kind::Refused,
+            CatchUpError::There(error) => match error {
+                ReadError::Documents(DriveError::Fetch { .. })
+                | ReadError::Role { source: RoleError::Read(_), .. }
+                | ReadError::File { source: FileError::Read(_), .. } => Kind::Unreachable,
+                _ => Kind::Refused,
+            },
+        };
+        let what = format!("bring the folder up to date from {}", self.url.0);
+        let failure = Failure::because(kind, what, error);
+        match error {
+            CatchUpError::Expired { .. } => failure.with_help(
+                "control signs every hour: it does not run, or something between hides what is newer",
+            ),
+            CatchUpError::There(ReadError::Documents(DriveError::Refused(Refusal {
+                fault: Fault::Rollback { .. } | Fault::PinRollback { .. },
+                ..
+            }))) => failure.with_help(
+                "control shows an older state than this folder has seen: was it set back, or is it another one?",
+            ),
+            _ => failure,
+        }
+    }
+}
+
+/// Says whether orders were taken, by control's answer.
+fn taken(what: &str, reply: &Reply) -> Result<(), NotTaken> {
+    if reply.status == StatusCode::OK {
+        return Ok(());
+    }
+    let said: Said = serde_json::from_slice(&reply.body).unwrap_or_default();
+    let (kind, then) = match reply.status {
+        StatusCode::CONFLICT if said.refused.as_deref() == Some("version") => {
+            (Kind::Refused, Then::Rebase)
+        }
+        status if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT => {
+            (Kind::Refused, Then::Nothing)
+        }
+        _ => (Kind::Unreachable, Then::Again),
+    };
+    let mut failure = Failure::new(kind, what);
+    let error = if said.error.is_empty() { "it gives no reason" } else { &said.error };
+    failure.causes.push(format!("control answered {}: {}", reply.status, printable(error)));
+    Err(NotTaken { failure, then })
+}
+
+impl drive::Repository for Shown<'_> {
+    type Error = HttpError;
+
+    fn fetch(&mut self, fetch: &Fetch) -> Result<Answer, HttpError> {
+        drive::Repository::fetch(&mut self.metadata, fetch)
+    }
+}
+
+impl Source for Shown<'_> {
+    fn fetch_file(&mut self, place: &str, bytes_max: u64) -> Result<Answer, HttpError> {
+        self.client.get(&join(&self.targets, place), bytes_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_is_at_a_url_and_nowhere_else() {
+        let url = |text: &str| text.parse::<ControlUrl>().map(|url| url.0);
+        assert_eq!(url("http://c.example.com:8080/"), Ok("http://c.example.com:8080".to_owned()));
+        assert_eq!(url("https://c.example.com/a"), Ok("https://c.example.com/a".to_owned()));
+        for text in
+            ["c.example.com", "ftp://c", "/srv/control", "http://c?x", "http:", "http://c#x"]
+        {
+            assert!(url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_control_answers_says_what_helps() {
+        let then = |status: StatusCode, body: &'static str| {
+            let reply = Reply { status, body: Bytes::from_static(body.as_bytes()) };
+            taken("hand in", &reply).map_err(|not| (not.failure.to_string(), not.then))
+        };
+        assert_eq!(then(StatusCode::OK, "{}"), Ok(()));
+        let (said, next) = then(
+            StatusCode::CONFLICT,
+            r#"{"error":"publish x: version 3, and 4 comes next","refused":"version"}"#,
+        )
+        .unwrap_err();
+        assert_eq!(next, Then::Rebase);
+        assert!(said.contains("409") && said.contains("4 comes next"), "{said}");
+        let refused = then(StatusCode::CONFLICT, r#"{"error":"x"}"#).unwrap_err();
+        assert_eq!(refused.1, Then::Nothing);
+        let (said, next) = then(StatusCode::BAD_GATEWAY, "<html>\u{1b}").unwrap_err();
+        assert_eq!(next, Then::Again);
+        assert!(said.contains("gives no reason"), "{said}");
+        assert_eq!(then(StatusCode::REQUEST_TIMEOUT, "").unwrap_err().1, Then::Again);
+    }
+}
