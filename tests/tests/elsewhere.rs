@@ -1,5 +1,5 @@
 //! Admins on machines of their own, with nothing but their keys and a folder that follows control over HTTP: what they
-//! sign is published there, whoever is first.
+//! sign is published there, whoever is first, and whatever ends it half way.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sutler_tests::program;
 use sutler_tests::running::Running;
+use sutler_tests::vendor::origin::Origin;
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
@@ -200,6 +201,156 @@ fn of_two_who_collide_the_second_puts_the_orders_on_top() {
     let sites = world.json("ben", "site list");
     assert_eq!(sites.len(), 2, "{sites:?}");
     assert!(world.json("anna", "order list").is_empty());
+}
+
+impl World {
+    /// Writes a file of some chunks, and returns its id.
+    fn write(&self, name: &str, numbers: u32) -> String {
+        let thousand: Vec<u8> = (0..1000_u32).flat_map(u32::to_le_bytes).collect();
+        let mut bytes = thousand.repeat(numbers as usize / 1000 + 1);
+        bytes.truncate(numbers as usize * 4);
+        fs::write(self.path(name), bytes).unwrap();
+        let output = Command::new("b3sum").arg("--no-names").arg(self.path(name)).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Every file below control's targets of contents.
+    fn at_control(&self) -> Vec<PathBuf> {
+        let mut folders = vec![self.path("org/repository/targets/content")];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            let Ok(entries) = fs::read_dir(folder) else { continue };
+            for path in entries.map(|entry| entry.unwrap().path()) {
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
+            }
+        }
+        files
+    }
+
+    /// What control answers to a file that is put at a place of it, or nothing if it says nothing.
+    fn put(&self, place: &str, file: &str, more: &[&str]) -> String {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--path-as-is", "--write-out", "%{http_code}", "--output"]);
+        curl.args(["/dev/null", "--upload-file"]).arg(self.path(file));
+        let output = curl.args(more).arg(format!("{}{place}", self.url)).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+// R33
+#[test]
+fn the_bytes_of_what_is_published_elsewhere_come_to_control_and_to_a_device() {
+    let world = World::new();
+    let id = world.write("numbers.bin", 300_000);
+    let lines = world.json("anna", "publish numbers.bin --severity low --key anna.key");
+    assert!(lines.iter().any(|line| line["content"] == id.as_str()), "{lines:?}");
+    let files = world.at_control();
+    assert_eq!(files.len(), 1);
+    let bytes = fs::read(world.path("numbers.bin")).unwrap();
+    assert_eq!(fs::read(&files[0]).unwrap(), bytes);
+    assert!(world.path("org/repository/lists").join(&id).is_file());
+    assert!(!world.path("anna/repository/targets/content").exists());
+    // A device gets them as it gets everything.
+    world.done("", "org issue org --site lab --role agent --out device/identity");
+    let printed = world.control.as_ref().unwrap().printed();
+    let address = printed.lines().find_map(|line| line.strip_prefix("listening ")).unwrap();
+    let fetch = format!("fetch {id} --data device --from {address} --out got.bin");
+    soon("the device has them", || world.command("", &fetch).output().unwrap().status.success());
+    assert_eq!(fs::read(world.path("got.bin")).unwrap(), bytes);
+    // The same again changes nothing, and wants no key.
+    let shown = world.done("anna", "manifest show --json");
+    world.done("anna", "publish numbers.bin --severity low");
+    assert_eq!(world.done("anna", "manifest show --json"), shown);
+    assert!(world.json("anna", "order list").is_empty());
+}
+
+// R155, and the kill between any two bytes
+#[test]
+fn an_upload_that_is_killed_is_finished_by_the_same_command() {
+    let mut world = World::new();
+    world.write("large.bin", 16_000_000);
+    let bytes = fs::read(world.path("large.bin")).unwrap();
+    let publish = "publish large.bin --key anna.key";
+    let is_coming = |world: &World| {
+        let files = world.at_control();
+        files.iter().any(|file| fs::metadata(file).is_ok_and(|file| file.len() > 0))
+    };
+    for killed in ["admin", "control"] {
+        let admin = Running::start(&mut world.command("anna", publish), &world.path(killed));
+        soon("bytes come", || is_coming(&world));
+        if killed == "admin" {
+            admin.kill();
+        } else {
+            world.control.take().unwrap().kill();
+            // By the kill, or just before it.
+            assert!([Some(0), Some(exit::UNREACHABLE)].contains(&admin.end().code));
+            world.start();
+        }
+    }
+    let until = Instant::now() + PATIENCE;
+    let mut output = world.command("anna", publish).output().unwrap();
+    while !output.status.success() {
+        // Control has not yet noticed that the first one is gone.
+        let code = output.status.code();
+        assert_eq!(code, Some(exit::UNREACHABLE), "{}", text(&output));
+        assert!(Instant::now() < until, "{}", text(&output));
+        output = world.command("anna", publish).output().unwrap();
+    }
+    let files = world.at_control();
+    assert_eq!(files.len(), 1, "{files:?}");
+    assert_eq!(fs::read(&files[0]).unwrap(), bytes);
+    let month = files[0].iter().rev().nth(2).unwrap().to_str().unwrap();
+    assert_eq!(world.published(&format!("content-{month}")), 1);
+}
+
+// T8, T14, T23
+#[test]
+fn a_stranger_brings_what_is_named_and_nothing_else() {
+    let world = World::new();
+    let id = world.write("numbers.bin", 300_000);
+    world.write("other.bin", 299_999);
+    world.done("anna", "publish numbers.bin --key anna.key");
+    let file = world.at_control().remove(0);
+    let place = file.strip_prefix(world.path("org/repository")).unwrap().to_str().unwrap();
+    let place = format!("/{place}");
+    assert_eq!(world.put(&place, "numbers.bin", &[]), "200");
+    fs::remove_file(&file).unwrap();
+    let mut wrong = fs::read(world.path("numbers.bin")).unwrap();
+    wrong[77] ^= 1;
+    fs::write(world.path("wrong.bin"), &wrong).unwrap();
+    for (place, file, code) in [
+        (&place[..], "other.bin", "400"),
+        (&place, "wrong.bin", "400"),
+        ("/targets/content/2026-11/x/y", "numbers.bin", "404"),
+        ("/targets/../metadata/timestamp.json", "numbers.bin", "404"),
+        ("/targets/..%2fmetadata%2ftimestamp.json", "numbers.bin", "404"),
+        ("/metadata/timestamp.json", "numbers.bin", "405"),
+        ("/lists/x", "control.toml", "404"),
+        (&format!("/lists/{id}"), "control.toml", "200"),
+        (&format!("/lists/{id}"), "other.bin", "413"),
+    ] {
+        let found = world.put(place, file, &[]);
+        let is_fine = found == code || (code == "404" && found == "405");
+        assert!(is_fine, "{place} {file}: {found}");
+        assert!(world.at_control().is_empty(), "{place} {file}");
+    }
+    let chunked = ["--header", "Transfer-Encoding: chunked"];
+    assert_eq!(world.put(&place, "numbers.bin", &chunked), "411");
+    assert_eq!(world.put(&place, "numbers.bin", &[]), "201");
+    assert_eq!(fs::read(&file).unwrap(), fs::read(world.path("numbers.bin")).unwrap());
+}
+
+#[test]
+fn of_what_a_vendor_serves_control_is_brought_the_hash_list() {
+    let world = World::new();
+    let id = world.write("numbers.bin", 300_000);
+    fs::create_dir(world.path("vendor")).unwrap();
+    fs::rename(world.path("numbers.bin"), world.path("vendor/numbers.bin")).unwrap();
+    let origin = Origin::serve(world.path("vendor"));
+    world.done("anna", &format!("publish {} --key anna.key", origin.url("numbers.bin")));
+    let list = world.path("org/repository/lists").join(&id);
+    assert_eq!(fs::metadata(list).unwrap().len() % 32, 0);
+    assert!(world.at_control().is_empty());
 }
 
 // T1, R96

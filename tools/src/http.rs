@@ -1,13 +1,19 @@
-//! HTTP for whoever may block: a repository's documents and files, and what is handed in at control.
+//! HTTP for whoever may block: a repository's documents and files, and what is handed in and brought to control.
 //!
 //! Always true: no more is read of an answer than its asker allows; redirects are not followed, and no proxy is
 //! asked, because a repository is where its admins say that it is.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::{Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use reqwest::{Body, Response, StatusCode};
 use sutler_protocol::manifest::drive::Repository;
 use sutler_protocol::manifest::{Answer, Fetch};
 use tokio::runtime::{Builder, Runtime};
@@ -19,6 +25,16 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long it may take to hand orders in and hear of them: 64 MiB on a slow line, and control's 30 s.
 const POST_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// How long a file that is sent may make no way, and how long its answer takes once all of it is there: it is synced first.
+const STUCK_MAX: Duration = Duration::from_mins(1);
+const SETTLE_MAX: Duration = Duration::from_mins(10);
+
+/// How often it is looked how far a file is.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Bytes of a file that are read at a time.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// Bytes that are read of the answer to what was handed in: a few words.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
@@ -52,6 +68,9 @@ pub enum HttpError {
     /// It was answered, and not with what was asked for.
     #[error("the repository answered {0}")]
     Status(StatusCode),
+    /// Whoever takes a file stopped taking it.
+    #[error("nothing more was taken for {} seconds", STUCK_MAX.as_secs())]
+    Stuck,
 }
 
 /// What was answered to what was handed in.
@@ -145,6 +164,94 @@ impl Client {
             let status = response.status();
             Ok(Reply { status, body: start(response, REPLY_BYTES_MAX).await? })
         })
+    }
+
+    /// Returns whether something lies at `url`.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`].
+    pub fn has(&self, url: &str) -> Result<bool, HttpError> {
+        self.runtime.block_on(async {
+            match self.reader.head(url).send().await?.status() {
+                StatusCode::OK => Ok(true),
+                StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => Ok(false),
+                status => Err(HttpError::Status(status)),
+            }
+        })
+    }
+
+    /// Brings the first `length` bytes of a file to `url`, and tells `sent` how many are on their way from time to time.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`]: it may have been taken all the same.
+    pub fn put(
+        &self,
+        url: &str,
+        file: File,
+        length: u64,
+        mut sent: impl FnMut(u64),
+    ) -> Result<Reply, HttpError> {
+        let sent_bytes = Arc::new(AtomicU64::new(0));
+        let pieces = Pieces { file, left_bytes: length, sent_bytes: Arc::clone(&sent_bytes) };
+        self.runtime.block_on(async {
+            let mut answer = Box::pin(self.sender.put(url).body(Body::wrap(pieces)).send());
+            let (mut known, mut still) = (0, Duration::ZERO);
+            let response = loop {
+                match tokio::time::timeout(LOOK_EVERY, &mut answer).await {
+                    Ok(answered) => break answered?,
+                    Err(_) => still += LOOK_EVERY,
+                }
+                let now = sent_bytes.load(Ordering::Relaxed);
+                if now != known {
+                    (known, still) = (now, Duration::ZERO);
+                    sent(now);
+                }
+                let still_max = if now == length { SETTLE_MAX } else { STUCK_MAX };
+                if still > still_max {
+                    return Err(HttpError::Stuck);
+                }
+            };
+            let status = response.status();
+            Ok(Reply { status, body: start(response, REPLY_BYTES_MAX).await? })
+        })
+    }
+}
+
+/// A file that is sent, piece by piece, and how much of it was taken.
+struct Pieces {
+    file: File,
+    left_bytes: u64,
+    sent_bytes: Arc<AtomicU64>,
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    /// Reads where others would wait: nobody else runs here.
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        if this.left_bytes == 0 {
+            return Poll::Ready(None);
+        }
+        let mut piece = vec![0; this.left_bytes.min(PIECE_BYTES as u64) as usize];
+        let read = this.file.read_exact(&mut piece);
+        this.left_bytes -= piece.len() as u64;
+        this.sent_bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        Poll::Ready(Some(read.map(|()| Frame::data(piece.into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left_bytes == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left_bytes)
     }
 }
 

@@ -2,8 +2,10 @@
 //! and hand in what was signed.
 //!
 //! It is believed in nothing that the folder's own root does not lead to; what it says of what was handed in is
-//! shown, and found out by what it publishes.
+//! shown, and found out by what it publishes. The bytes of contents are brought once they are published: what was cut
+//! short is brought again from its start.
 
+use std::fs::File;
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -46,6 +48,18 @@ pub(crate) enum Then {
     Again,
     /// Nothing: control will never take them.
     Nothing,
+}
+
+/// Something of a content that control may lack.
+pub(crate) struct Lacking<'a> {
+    /// The content's name, for people.
+    pub(crate) name: &'a str,
+    /// Where it belongs, below control's URL.
+    pub(crate) place: String,
+    /// What it is, from where the file stands on.
+    pub(crate) open: File,
+    /// How many bytes it has.
+    pub(crate) length: u64,
 }
 
 /// The repository that control shows.
@@ -108,6 +122,26 @@ impl Remote {
             then: Then::Again,
         })?;
         taken(&what, &reply)
+    }
+
+    /// Brings control what it lacks of a content: its bytes from a file, or its hash list. Returns whether it lacked it.
+    pub(crate) fn bring(
+        &self,
+        lacking: Lacking<'_>,
+        sent: impl FnMut(u64),
+    ) -> Result<bool, Failure> {
+        let url = join(&self.url.0, &lacking.place);
+        let what = format!("bring {} to {url}", lacking.name);
+        let unreachable = |error: &HttpError| Failure::because(Kind::Unreachable, &what, error);
+        if self.client.has(&url).map_err(|error| unreachable(&error))? {
+            return Ok(false);
+        }
+        let reply = self.client.put(&url, lacking.open, lacking.length, sent);
+        let reply = reply.map_err(|error| unreachable(&error))?;
+        if reply.status.is_success() {
+            return Ok(true);
+        }
+        taken(&what, &reply).map(|()| true).map_err(|NotTaken { failure, .. }| failure)
     }
 
     fn not_caught_up(&self, error: &CatchUpError<HttpError>) -> Failure {

@@ -84,6 +84,11 @@ impl Store {
         self.inner.quota.set_limits(Limits { bytes_max, free_bytes_min });
     }
 
+    /// Returns the bytes of the disk that stay free for others.
+    pub fn free_bytes_min(&self) -> u64 {
+        self.inner.quota.limits().free_bytes_min
+    }
+
     /// Returns the contents in the order in which they would go if ever more room were needed,
     /// pinned ones last.
     pub fn eviction_order(&self) -> Vec<ContentId> {

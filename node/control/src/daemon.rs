@@ -10,12 +10,14 @@
 //! | What may be set? | [`config`] |
 //! | Who publishes? | [`desk`] |
 //! | What do strangers see? | [`http`] |
+//! | What may they bring? | `intake` |
 //! | Where do machines get bytes? | `stock` |
 //! | Where do machines join? | `joining` |
 
 pub mod config;
 pub mod desk;
 pub mod http;
+mod intake;
 mod joining;
 mod stock;
 
@@ -41,6 +43,7 @@ use crate::members::Members;
 use crate::organisation::{Folder, FolderError};
 use crate::reports::{self, Keeper};
 use crate::repository::ReadError;
+use crate::uploads::Uploads;
 
 /// A daemon that has everything it needs and does not serve yet.
 pub struct Daemon {
@@ -135,10 +138,13 @@ impl Daemon {
         // The desk takes it again whenever it works on it.
         drop(folder);
         let folder = data.to_owned();
-        let (desk, open_desk) =
-            Desk::open(Tools { folder, keys, audit, believer, repository, store })?;
+        let uploads = Uploads::open(&data.join("repository"), store.free_bytes_min());
+        let uploads = uploads.map_err(disk(data))?;
+        let tools = Tools { folder, keys, audit, believer, repository, store, uploads };
+        let uploads = tools.uploads.clone();
+        let (desk, open_desk) = Desk::open(tools)?;
         let http = config.http.map(|address| {
-            HttpServer::bind(address, &data.join("repository"), desk.clone())
+            HttpServer::bind(address, data, desk.clone(), uploads)
                 .map_err(|source| DaemonError::Listen { address, source })
         });
         Ok(Self { board, desk, open_desk, http: http.transpose()?, joining })

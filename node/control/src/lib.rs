@@ -10,6 +10,7 @@
 //! | What do they say now? | [`state`] |
 //! | What expires when? | [`status`] |
 //! | What may be handed in? | [`submission`], [`files`] |
+//! | How do contents' bytes come in? | [`uploads`] |
 //! | What does control sign itself? | [`online`] |
 //! | Who signs what in a new organisation? | [`preset`] |
 //! | How is a change put together, and signed by several? | [`change`], [`draft`] |
@@ -43,6 +44,7 @@ pub mod rotation;
 pub mod state;
 pub mod status;
 pub mod submission;
+pub mod uploads;
 
 pub use change::{Change, Note};
 pub use draft::Draft;
@@ -54,3 +56,4 @@ pub use organisation::Folder;
 pub use repository::Repository;
 pub use state::State;
 pub use submission::Submission;
+pub use uploads::Uploads;

@@ -29,7 +29,8 @@ mod content;
 mod reading;
 
 pub use catch_up::CatchUpError;
-pub use content::PutError;
+pub use content::{Incoming, PutError};
+pub(crate) use content::{has, has_list, put_list};
 pub use reading::{FileError, ReadError, RoleError, Source};
 use reading::{Here, NoKeeper, go_through};
 
@@ -172,7 +173,7 @@ impl Repository {
     pub fn write(&self, publication: &Publication) -> Result<(), WriteError> {
         for (path, file, bytes) in &publication.files {
             let place = target(path, file);
-            self.make_folders(&place)?;
+            make_folders(&*self.backend, &place)?;
             self.write_file(&place, bytes)?;
         }
         for (place, bytes) in &publication.documents {
@@ -184,18 +185,18 @@ impl Repository {
     fn write_file(&self, place: &Path, bytes: &[u8]) -> Result<(), WriteError> {
         replace(&*self.backend, place, bytes).map_err(|source| failed(place, source))
     }
+}
 
-    fn make_folders(&self, place: &Path) -> Result<(), WriteError> {
-        let mut folders: Vec<&Path> = place.ancestors().skip(1).collect();
-        folders.pop();
-        for folder in folders.into_iter().rev() {
-            let made = self.backend.create_dir(folder);
-            let above = folder.parent().unwrap_or(Path::new(""));
-            made.and_then(|()| self.backend.sync_dir(above))
-                .map_err(|source| failed(folder, source))?;
-        }
-        Ok(())
+/// Makes the folders above `place`.
+fn make_folders(backend: &dyn Backend, place: &Path) -> Result<(), WriteError> {
+    let mut folders: Vec<&Path> = place.ancestors().skip(1).collect();
+    folders.pop();
+    for folder in folders.into_iter().rev() {
+        let made = backend.create_dir(folder);
+        let above = folder.parent().unwrap_or(Path::new(""));
+        made.and_then(|()| backend.sync_dir(above)).map_err(|source| failed(folder, source))?;
     }
+    Ok(())
 }
 
 fn failed(place: &Path, source: io::Error) -> WriteError {

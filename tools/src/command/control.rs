@@ -27,7 +27,7 @@ DATA is an organisation's folder with control's own keys (org.json, repository/,
 Admins' commands work on the same folder while it runs, by --org-dir DATA; what they publish is noticed, written
 into DATA/audit/log and pushed. The config has [control] beside what a node's has:
   [control]
-  http = \"0.0.0.0:8080\"     # the repository for any TUF client, and POST /orders; off if absent
+  http = \"0.0.0.0:8080\"     # the repository for any TUF client, and the door for admins elsewhere; off if absent
   join = \"[::]:7448\"        # where machines join by a token, and renew; nobody does if absent
 To let machines join it needs an authority: sutler org intermediate ORG_DIR --out DATA/authority
 Prints `listening ADDR` when ready, then `repository URL` and `join ADDR`. SIGINT and SIGTERM end it with 0.";

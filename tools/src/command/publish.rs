@@ -1,29 +1,38 @@
 //! `sutler publish`: contents of this month, named by the import key.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
+use sutler::http::join;
+use sutler_control::State;
 use sutler_control::change::{Change, ChangeError};
 use sutler_control::repository::PutError;
 use sutler_node::failure::{Failure, Kind};
+use sutler_node::report::Progress;
+use sutler_orders::Content;
 use sutler_orders::content::{About, Cve, Hooks, Severity};
 use sutler_orders::text::{Line, Utc};
 use sutler_protocol::manifest::{TargetFile, TargetPath};
 use sutler_protocol::name::Label;
-use sutler_protocol::{ContentId, HashListBuilder, Sha256Digest};
+use sutler_protocol::{ContentId, HashList, HashListBuilder, Sha256Digest};
 
 use crate::command::add::is_url;
 use crate::output::{Output, Stop, printable};
+use crate::progress::Bars;
+use crate::remote::{Lacking, Remote};
 use crate::signing::{SignArgs, settle, state};
 
 const EXAMPLES: &str = "\
 Examples:
   sutler publish bash_5.2.deb --kind deb --vendor Debian --severity high --cve CVE-2026-12345 --key anna.key
-  sutler publish tool.run --no-restart --no-interruption --key anna.key --json";
+  sutler publish tool.run --no-restart --no-interruption --key anna.key --json
+  sutler publish tool.run --key anna.key --control http://control.example.com:8080
+With --control the orders are published first, then control is brought the bytes of each file and the hash list of
+each URL. If that is cut short, the same command brings what is missing.";
 
 /// Bytes that are hashed at a time.
 const BLOCK_BYTES: usize = 512 * 1024;
@@ -88,23 +97,41 @@ impl Publish {
         let state = state(&folder)?;
         let note = self.sign.note(&state, &format!("publish {} contents", self.what.len()), now);
         let mut change = Change::new(&state, folder.organisation(), note, now);
-        let (mut puts, mut said) = (Vec::new(), Vec::new());
+        let (mut contents, mut said) = (Vec::new(), Vec::new());
         for what in &self.what {
             let read = self.read(what, now)?;
-            let (path, file) = change
-                .content(&read.about, read.sha256, read.length)
-                .map_err(|error| change_failure(&error))?;
-            said.push(format!("publish {}, {} bytes, as {}", read.about.name, read.length, path));
-            puts.push((path, file, read));
+            // What is published already may still lack its bytes at control.
+            let known = folder.control().and_then(|_| published(&state, &read));
+            let (path, file) = match known {
+                Some(known) => known,
+                None => change
+                    .content(&read.about, read.sha256, read.length)
+                    .inspect(|(path, _)| {
+                        let (name, length) = (&read.about.name, read.length);
+                        said.push(format!("publish {name}, {length} bytes, as {path}"));
+                    })
+                    .map_err(|error| change_failure(&error))?,
+            };
+            contents.push((path, file, read));
         }
-        let draft = change.draft().map_err(|error| change_failure(&error))?;
-        let draft = self.sign.signed(Some(&state), draft, &said)?;
-        // The bytes first: what is named is there. Nobody is led to them until it is.
-        for (path, file, read) in &puts {
-            put(&folder, path, file, read)?;
+        let mut is_published = true;
+        if !said.is_empty() {
+            let draft = change.draft().map_err(|error| change_failure(&error))?;
+            let draft = self.sign.signed(Some(&state), draft, &said)?;
+            if folder.control().is_none() {
+                // The bytes first: what is named is there. Nobody is led to them until it is.
+                for (path, file, read) in &contents {
+                    put(&folder, path, file, read)?;
+                }
+            }
+            is_published = settle(&folder, Some(&state), &draft, output)?;
         }
-        settle(&folder, Some(&state), &draft, output)?;
-        for (path, _, read) in &puts {
+        match folder.control() {
+            Some(control) if is_published => bring(control, &contents)?,
+            Some(_) => eprintln!("once it is published, the same command brings its bytes"),
+            None => {}
+        }
+        for (path, _, read) in &contents {
             let name = printable(read.about.name.as_str());
             output.line(format_args!("{}  {:>12}  {name}", read.about.blake3, read.length))?;
             output.json(&json!({
@@ -231,7 +258,7 @@ impl Hashing {
         self.length += piece.len() as u64;
     }
 
-    fn finish(self, what: &str) -> Result<(u64, Sha256Digest, sutler_protocol::HashList), Failure> {
+    fn finish(self, what: &str) -> Result<(u64, Sha256Digest, HashList), Failure> {
         let hashes = self
             .hashes
             .finish()
@@ -266,6 +293,75 @@ fn put(
         };
         Failure::from_error(kind, &error)
     })
+}
+
+/// Returns the content that is published and of which the same is said, but for when.
+fn published(state: &State, read: &Hashed) -> Option<(TargetPath, TargetFile)> {
+    let is_same = |content: &Content| {
+        let about = About { published: content.about.published, ..read.about.clone() };
+        let bytes = &content.bytes;
+        about == content.about
+            && bytes.length == read.length
+            && bytes.sha256 == Sha256Digest::from_bytes(read.sha256)
+    };
+    let mut all = state.contents();
+    let found = all.find(|(path, file)| Content::of(path, file).is_ok_and(|one| is_same(&one)));
+    found.map(|(path, file)| (path, file.clone()))
+}
+
+/// Brings control what it lacks of published contents.
+fn bring(control: &Remote, contents: &[(TargetPath, TargetFile, Hashed)]) -> Result<(), Failure> {
+    let mut bars = Bars::new();
+    for (path, file, read) in contents {
+        let name = read.about.name.as_str();
+        let Some(lacking) = lacking(name, path, file, read)? else { continue };
+        let mut progress =
+            Progress { subject: name.to_owned(), bytes_had: 0, bytes: Some(lacking.length) };
+        let brought = control.bring(lacking, |bytes_had| {
+            progress.bytes_had = bytes_had;
+            bars.show(name, &progress);
+        });
+        bars.end(name);
+        brought.map_err(|failure| match failure.kind {
+            Kind::Unreachable => failure.with_help(
+                "the orders are published: the same command once more brings what is missing",
+            ),
+            _ => failure,
+        })?;
+    }
+    Ok(())
+}
+
+/// Returns what control may lack of a content: its bytes, or the hash list of one that its origins have. That of one chunk is
+/// its name.
+fn lacking<'a>(
+    name: &'a str,
+    path: &TargetPath,
+    file: &TargetFile,
+    read: &Hashed,
+) -> Result<Option<Lacking<'a>>, Failure> {
+    let content = read.about.blake3;
+    if let Some(source) = &read.file {
+        let open = File::open(source).map_err(|error| {
+            Failure::because(Kind::File, format!("read {}", source.display()), &error)
+        })?;
+        let place = join("targets", &path.place(file.hashes.prefix().as_deref()));
+        return Ok(Some(Lacking { name, place, open, length: read.length }));
+    }
+    if HashList::of_one_chunk(content, read.length).is_some() {
+        return Ok(None);
+    }
+    let list = || {
+        let mut list = tempfile::tempfile()?;
+        list.write_all(&read.list)?;
+        list.rewind()?;
+        Ok(list)
+    };
+    let open = list().map_err(|error: io::Error| {
+        Failure::because(Kind::of_io(&error, Kind::File), "write a hash list", &error)
+    })?;
+    let length = read.list.len() as u64;
+    Ok(Some(Lacking { name, place: format!("lists/{content}"), open, length }))
 }
 
 /// Says why a change cannot be made.

@@ -34,6 +34,7 @@ use crate::organisation::{Folder, FolderError, PublishError};
 use crate::repository::{ReadError, RoleError};
 use crate::state::State;
 use crate::submission::{self, Accepted, Submission, SubmissionError};
+use crate::uploads::Uploads;
 
 /// How often the timestamp is signed anew.
 pub const RESIGN_EVERY: Duration = Duration::from_hours(1);
@@ -64,6 +65,8 @@ pub struct Tools {
     pub repository: Mirror,
     /// Where the bytes of published contents lie for machines.
     pub store: Store,
+    /// What published contents lack here.
+    pub uploads: Uploads,
 }
 
 /// Hands things in at the desk. Cheap to clone.
@@ -238,8 +241,12 @@ impl Clerk {
         Ok(Published { version, audit: head })
     }
 
-    /// Looks whether somebody else has published, and whether it is time to sign the timestamp anew.
+    /// Looks whether bytes have come, whether somebody else has published, and whether it is time to sign the timestamp
+    /// anew.
     fn look_around(&mut self) {
+        if self.tools.uploads.have_arrived() {
+            self.restock();
+        }
         let is_known = match (self.timestamp(), &self.shown) {
             (Ok(Some(now)), Some(shown)) => now == *shown,
             // What cannot be read is said when it is to be signed.
@@ -255,6 +262,18 @@ impl Clerk {
                 self.resign_at = Instant::now() + RESIGN_AGAIN;
                 self.shown = self.timestamp().ok().flatten();
             }
+        }
+    }
+
+    /// Gives machines what has come for them.
+    fn restock(&self) {
+        let folder = Folder::open(&self.tools.folder).map_err(DeskError::Folder);
+        match folder.and_then(|folder| state_of(&folder)) {
+            Ok(state) => {
+                stock(&self.tools.folder.join("repository"), &state, &self.tools.store);
+            }
+            // The next signature tries it again.
+            Err(error) => warn!(error = causes(&error), "machines do not get what has come yet"),
         }
     }
 
@@ -288,6 +307,7 @@ impl Clerk {
         self.resign_at = Instant::now() + RESIGN_EVERY;
         let state = state_of(folder)?;
         self.shown = Some(state.timestamp.bytes().clone());
+        self.tools.uploads.know(&state);
         stock(&self.tools.folder.join("repository"), &state, &self.tools.store);
         Ok(state.timestamp.version().number())
     }

@@ -1,5 +1,5 @@
-//! What strangers see: the repository as plain files, and a door for submissions. Off unless an address is
-//! given.
+//! What strangers see: the repository as plain files, and doors for submissions and for the bytes that they name. Off unless
+//! an address is given.
 //!
 //! Reading needs no name: what lies there is signed, and says nothing that devices of the organisation are
 //! not to know. Handing in needs none either: the signatures on the orders are an admin's authority, never
@@ -24,9 +24,11 @@ use tower_http::services::ServeDir;
 use tower_http::timeout::TimeoutLayer;
 
 use super::desk::{Desk, DeskError};
+use super::intake;
 use crate::bounds::SUBMISSION_BYTES_MAX;
 use crate::organisation::PublishError;
 use crate::submission::Refused;
+use crate::uploads::Uploads;
 
 /// How long a request may take to be answered; the bytes of a large content come behind its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,28 +41,36 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Listens at `address`, for the repository in `repository` and what comes for `desk`.
+    /// Listens at `address`, for the organisation in `folder` and what comes for `desk` and `uploads`.
     ///
     /// # Errors
     ///
     /// What the system says: the address is in use, or not this machine's.
-    pub fn bind(address: SocketAddr, repository: &Path, desk: Desk) -> io::Result<Self> {
+    pub fn bind(
+        address: SocketAddr,
+        folder: &Path,
+        desk: Desk,
+        uploads: Uploads,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let folder = |name: &str| {
-            ServeDir::new(repository.join(name)).append_index_html_on_directories(false)
+        let files = |name: &str| {
+            let files = folder.join("repository").join(name);
+            ServeDir::new(files).append_index_html_on_directories(false)
         };
         let routes = Router::new()
-            .nest_service("/metadata", folder("metadata"))
-            .nest_service("/targets", folder("targets"))
-            .nest_service("/lists", folder("lists"))
+            .nest_service("/metadata", files("metadata"))
+            .nest_service("/targets", files("targets"))
+            .nest_service("/lists", files("lists"))
             .layer(middleware::from_fn(only_what_is_published))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/orders", post(submit))
+            .with_state(desk)
             .layer(DefaultBodyLimit::max(SUBMISSION_BYTES_MAX as usize))
-            .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER_TIMEOUT))
-            .with_state(desk);
+            .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER_TIMEOUT));
+        // Around what may take 30 s: the bytes of a content come for as long as they are many.
+        let routes = intake::routes(uploads, routes);
         Ok(Self { listener, address, routes })
     }
 

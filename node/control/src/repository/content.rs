@@ -3,14 +3,15 @@
 //! Always true: a file appears under its name whole, synced, and found to be what was named.
 
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use sutler_cache::backend::{Open, replace};
+use sutler_cache::backend::{Backend, Open, StoreFile, replace};
 use sutler_protocol::geometry::TooLong;
 use sutler_protocol::manifest::{Check, MismatchError, TargetFile, TargetPath};
-use sutler_protocol::{ContentId, HashList, HashListBuilder};
+use sutler_protocol::{ContentId, Geometry, HashList, HashListBuilder};
 
-use super::{Repository, WriteError, failed, target};
+use super::{Repository, WriteError, failed, make_folders, target};
 
 /// Bytes that are read and written at a time.
 const BLOCK_BYTES: usize = 512 * 1024;
@@ -57,6 +58,94 @@ pub enum PutError {
     Write(#[from] WriteError),
 }
 
+/// A content on its way into a repository: written beside its place, and measured meanwhile. Dropped, it leaves
+/// nothing behind.
+pub struct Incoming {
+    backend: Arc<dyn Backend>,
+    path: TargetPath,
+    content: ContentId,
+    place: PathBuf,
+    beside: PathBuf,
+    out: Box<dyn StoreFile>,
+    length: u64,
+    taken_bytes: u64,
+    measures: Option<(Check, HashListBuilder)>,
+}
+
+impl Incoming {
+    /// Begins to take `content` in, which `path` and `file` name. `ending` tells apart those who do at one time.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`].
+    pub(crate) fn begin(
+        backend: Arc<dyn Backend>,
+        (path, file): (&TargetPath, &TargetFile),
+        content: ContentId,
+        ending: &str,
+    ) -> Result<Self, PutError> {
+        let mismatch = |source| PutError::Mismatch { path: path.clone(), source };
+        let check = Check::new(file.length, &file.hashes).map_err(mismatch)?;
+        let place = target(path, file);
+        let beside = place.with_extension(ending);
+        make_folders(&*backend, &place)?;
+        let begin = || {
+            let out = backend.open(&beside, Open::Create)?;
+            out.set_len(0)?;
+            io::Result::Ok(out)
+        };
+        let out = begin().map_err(|source| failed(&beside, source))?;
+        let measures = Some((check, HashListBuilder::new()));
+        let (path, length) = (path.clone(), file.length);
+        Ok(Self { backend, path, content, place, beside, out, length, taken_bytes: 0, measures })
+    }
+
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`], as soon as it is longer than it may be; it is then to be dropped.
+    pub fn take(&mut self, piece: &[u8]) -> Result<(), PutError> {
+        let Some((check, hashes)) = &mut self.measures else { return Ok(()) };
+        let mismatch = |source| PutError::Mismatch { path: self.path.clone(), source };
+        check.update(piece).map_err(mismatch)?;
+        hashes.update(piece);
+        let written = self.out.write_all_at(piece, self.taken_bytes);
+        written.map_err(|source| failed(&self.beside, source))?;
+        self.taken_bytes += piece.len() as u64;
+        Ok(())
+    }
+
+    /// Gives it its place, if all of it has come and is what was named, and keeps its hash list. It is durable then.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`]; nothing of it is then under its name.
+    pub fn settle(mut self) -> Result<(), PutError> {
+        let Some((check, hashes)) = self.measures.take() else { return Ok(()) };
+        let (path, content) = (self.path.clone(), self.content);
+        check.finish().map_err(|source| PutError::Mismatch { path: path.clone(), source })?;
+        let hashes = hashes.finish().map_err(|source| PutError::TooLong { content, source })?;
+        if hashes.id() != content {
+            return Err(PutError::Other { path, expected: content, found: hashes.id() });
+        }
+        put_list(&*self.backend, content, self.length, hashes.as_bytes())?;
+        let settle = || {
+            self.out.sync_data()?;
+            self.backend.rename(&self.beside, &self.place)?;
+            self.backend.sync_dir(self.place.parent().unwrap_or(Path::new("")))
+        };
+        settle().map_err(|source| PutError::Write(failed(&self.place, source)))
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // In its place there is nothing beside it any more.
+        drop(self.backend.remove(&self.beside));
+    }
+}
+
 impl Repository {
     /// Copies a content from `source`, and keeps its hash list. A content that is here already is read and
     /// checked all the same.
@@ -71,46 +160,17 @@ impl Repository {
         content: ContentId,
         source: &mut dyn Read,
     ) -> Result<(), PutError> {
-        let place = target(path, file);
-        let beside = place.with_extension("new");
-        let mismatch = |source| PutError::Mismatch { path: path.clone(), source };
-        let mut check = Check::new(file.length, &file.hashes).map_err(mismatch)?;
-        let mut hashes = HashListBuilder::new();
-        self.make_folders(&place)?;
-        let begin = || {
-            let out = self.backend.open(&beside, Open::Create)?;
-            out.set_len(0)?;
-            io::Result::Ok(out)
-        };
-        let out = begin().map_err(|source| failed(&beside, source))?;
+        let backend = Arc::clone(&self.backend);
+        let mut incoming = Incoming::begin(backend, (path, file), content, "new")?;
         let mut block = vec![0; BLOCK_BYTES];
-        let mut offset = 0;
         loop {
-            let read = match source.read(&mut block) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            match source.read(&mut block) {
+                Ok(0) => return incoming.settle(),
+                Ok(read) => incoming.take(&block[..read])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => return Err(PutError::Read { content, source }),
-            };
-            check.update(&block[..read]).map_err(mismatch)?;
-            hashes.update(&block[..read]);
-            out.write_all_at(&block[..read], offset).map_err(|source| failed(&beside, source))?;
-            offset += read as u64;
+            }
         }
-        check.finish().map_err(mismatch)?;
-        let hashes = hashes.finish().map_err(|source| PutError::TooLong { content, source })?;
-        if hashes.id() != content {
-            let (path, found) = (path.clone(), hashes.id());
-            return Err(PutError::Other { path, expected: content, found });
-        }
-        self.put_list(content, file.length, hashes.as_bytes())?;
-        let settle = || {
-            out.sync_data()?;
-            self.backend.rename(&beside, &place)?;
-            self.backend.sync_dir(place.parent().unwrap_or(Path::new("")))
-        };
-        settle().map_err(|source| failed(&place, source))?;
-        Ok(())
     }
 
     /// Keeps the hash list of a content whose bytes its origins have.
@@ -119,12 +179,7 @@ impl Repository {
     ///
     /// [`PutError::Write`].
     pub fn put_list(&self, content: ContentId, length: u64, list: &[u8]) -> Result<(), PutError> {
-        // Of one chunk the list is its name.
-        if HashList::of_one_chunk(content, length).is_none() {
-            let place = super::list(content);
-            replace(&*self.backend, &place, list).map_err(|source| failed(&place, source))?;
-        }
-        Ok(())
+        put_list(&*self.backend, content, length, list)
     }
 
     /// Returns whether the bytes of a content are here.
@@ -133,10 +188,42 @@ impl Repository {
     ///
     /// What the disk answered.
     pub fn has(&self, path: &TargetPath, file: &TargetFile) -> io::Result<bool> {
-        match self.backend.open(&target(path, file), Open::Read) {
-            Ok(open) => Ok(open.len()? == file.length),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        has(&*self.backend, path, file)
+    }
+}
+
+/// Keeps a hash list. Of one chunk it is the content's name.
+pub(crate) fn put_list(
+    backend: &dyn Backend,
+    content: ContentId,
+    length: u64,
+    list: &[u8],
+) -> Result<(), PutError> {
+    if HashList::of_one_chunk(content, length).is_none() {
+        let place = super::list(content);
+        replace(backend, &place, list).map_err(|source| failed(&place, source))?;
+    }
+    Ok(())
+}
+
+/// Returns whether the bytes of a content are there.
+pub(crate) fn has(backend: &dyn Backend, path: &TargetPath, file: &TargetFile) -> io::Result<bool> {
+    is_there(backend, &target(path, file), file.length)
+}
+
+/// Returns whether the hash list of a content is there, or needs not be.
+pub(crate) fn has_list(backend: &dyn Backend, content: ContentId, length: u64) -> io::Result<bool> {
+    if HashList::of_one_chunk(content, length).is_some() {
+        return Ok(true);
+    }
+    let bytes = Geometry::of(length).map_or(0, |geometry| u64::from(geometry.chunks()) * 32);
+    is_there(backend, &super::list(content), bytes)
+}
+
+fn is_there(backend: &dyn Backend, place: &Path, length: u64) -> io::Result<bool> {
+    match backend.open(place, Open::Read) {
+        Ok(open) => Ok(open.len()? == length),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -5,3 +5,4 @@ mod catch_up;
 mod crashes;
 mod house;
 mod rotation;
+mod uploads;
