@@ -353,6 +353,58 @@ fn of_what_a_vendor_serves_control_is_brought_the_hash_list() {
     assert!(world.at_control().is_empty());
 }
 
+// R155
+#[test]
+fn an_order_for_many_devices_wants_their_number() {
+    let world = World::new();
+    world.write("numbers.bin", 2_000);
+    world.done("anna", "publish numbers.bin --key anna.key");
+    // Nobody is known yet: nothing is asked.
+    let approve = "approve numbers.bin --scope one --key dora.key";
+    let output = world.command("anna", approve).output().unwrap();
+    assert!(output.status.success() && text(&output).contains("none has reported"));
+    world.done("anna", "deny numbers.bin --scope one --key dora.key");
+
+    world.done("", "org issue org --site lab --role agent --id d1 --out device/identity");
+    let printed = world.control.as_ref().unwrap().printed();
+    let address = printed.lines().find_map(|line| line.strip_prefix("listening ")).unwrap();
+    let root = world.path("org/repository/metadata/1.root.json");
+    let config = format!("[orders]\nsources = ['{address}']\nroot = '{}'\n", root.display());
+    fs::write(world.path("agent.toml"), config).unwrap();
+    let agent = "agent --data device --config agent.toml --listen 127.0.0.1:0";
+    let _agent = Running::start(&mut world.command("", agent), &world.path("agent"));
+    soon("the device has reported", || world.path("org/reports/lab/d1.json").is_file());
+    // An older count may be good for some seconds yet.
+    let counted = || {
+        let mut curl = Command::new("curl");
+        let output = curl.arg("--silent").arg(format!("{}/fleet", world.url)).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    soon("it is counted", || counted().contains("\"sites\":{\"lab\":1}"));
+    assert!(!counted().contains("d1"), "{}", counted());
+
+    for admin in ["anna", "org"] {
+        let mut command = world.command(admin, approve);
+        if admin == "org" {
+            // Where control runs, its own folder knows.
+            command.env_remove("SUTLER_CONTROL");
+        }
+        let output = command.output().unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(exit::REFUSED), "{said}");
+        assert!(said.contains("1 of 1 devices, at 1 sites") && said.contains("--yes 1"), "{said}");
+    }
+    let said = world.refused("anna", &format!("{approve} --yes 2"), exit::REFUSED);
+    assert!(said.contains("--yes says another number"), "{said}");
+    // What only stops asks nobody, and neither does a proposal.
+    world.done("anna", "pause numbers.bin --scope one --key dora.key");
+    let proposed = draft(&world.json("anna", "approve numbers.bin --scope one"));
+    world.refused("anna", &format!("order sign {proposed} --key dora.key"), exit::REFUSED);
+    world.done("anna", &format!("order sign {proposed} --key dora.key --yes 1"));
+    world.refused("anna", "resume numbers.bin --scope one --key dora.key", exit::REFUSED);
+    world.done("anna", "resume numbers.bin --scope one --key dora.key --yes 1");
+}
+
 // T1, R96
 #[test]
 fn a_control_that_is_away_or_another_one_or_set_back_changes_nothing() {

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use sutler::http::{Client, HttpError, Metadata, Reply, SetUpError, join};
+use sutler_control::fleet::Fleet;
 use sutler_control::repository::{CatchUpError, FileError, ReadError, RoleError, Source};
 use sutler_control::{Folder, State, Submission};
 use sutler_node::failure::{Failure, Kind};
@@ -20,6 +21,9 @@ use sutler_protocol::manifest::drive::{self, DriveError};
 use sutler_protocol::manifest::{Answer, Fault, Fetch, Refusal};
 
 use crate::output::printable;
+
+/// Bytes of a count of the fleet: numbers of some 1,000 sites in 100 scopes.
+const FLEET_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Where control's repository is, an http or https URL without a slash at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +146,19 @@ impl Remote {
             return Ok(true);
         }
         taken(&what, &reply).map(|()| true).map_err(|NotTaken { failure, .. }| failure)
+    }
+
+    /// Returns how many devices control has heard of.
+    pub(crate) fn fleet(&self) -> Result<Fleet, Failure> {
+        let url = join(&self.url.0, "fleet");
+        let what = format!("ask {url} how many devices there are");
+        let answer = self.client.get(&url, FLEET_BYTES_MAX);
+        let answer = answer.map_err(|error| Failure::because(Kind::Unreachable, &what, &error))?;
+        let Answer::Document(bytes) = answer else {
+            return Err(Failure::new(Kind::Refused, format!("{what}: it does not say")));
+        };
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::because(Kind::Refused, &what, &error))
     }
 
     fn not_caught_up(&self, error: &CatchUpError<HttpError>) -> Failure {

@@ -13,10 +13,11 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sutler_control::change::Note;
 use sutler_control::draft::Draft;
+use sutler_control::fleet::{Fleet, Reach, Started};
 use sutler_control::key::{self, OpenKeyError, Passphrase};
 use sutler_control::organisation::{FolderError, KeepDraftError, PublishError};
 use sutler_control::repository::ReadError;
-use sutler_control::{Folder, State, submission};
+use sutler_control::{Folder, State, reports, submission};
 use sutler_node::failure::{Failure, Kind};
 use sutler_orders::text::{Line, Utc};
 use sutler_protocol::manifest::{KeyId, SigningKey};
@@ -68,6 +69,10 @@ pub(crate) struct SignArgs {
     /// Why; it is signed with the order.
     #[arg(long, value_name = "TEXT")]
     reason: Option<Line>,
+    /// How many devices the order reaches, as it is said before the signature. Above 10 % of the fleet it has to be given
+    /// here, or typed at a terminal.
+    #[arg(long, value_name = "DEVICES")]
+    yes: Option<u64>,
 }
 
 impl OrgArgs {
@@ -86,6 +91,17 @@ impl Office {
     /// Returns the office of a folder where control's own keys are.
     pub(crate) const fn of(folder: Folder) -> Self {
         Self { folder, control: None }
+    }
+
+    /// Counts the devices that have reported.
+    fn fleet(&self, state: &State) -> Result<Fleet, Failure> {
+        if let Some(control) = &self.control {
+            return control.fleet();
+        }
+        let folder = self.folder.path().join("reports");
+        let reports = reports::read(&folder, self.folder.organisation());
+        let reports = reports.map_err(|error| Failure::from_error(Kind::Store, &error))?;
+        Ok(Fleet::of(state, &reports))
     }
 
     /// Returns control, if that is another machine.
@@ -189,7 +205,7 @@ impl SignArgs {
     }
 
     /// Opens the keys, each with its passphrase.
-    pub(crate) fn keys(&self) -> Result<Vec<SigningKey>, Failure> {
+    fn keys(&self) -> Result<Vec<SigningKey>, Failure> {
         self.keys
             .iter()
             .map(|path| {
@@ -210,13 +226,14 @@ impl SignArgs {
         said: &[String],
         output: Output,
     ) -> Result<bool, Stop> {
-        let draft = self.signed(state, draft, said)?;
+        let draft = self.signed(office, state, draft, said)?;
         settle(office, state, &draft, output)
     }
 
-    /// Shows a draft, and signs it.
+    /// Shows a draft and whom it reaches, and signs it.
     pub(crate) fn signed(
         &self,
+        office: &Office,
         state: Option<&State>,
         mut draft: Draft,
         said: &[String],
@@ -224,8 +241,51 @@ impl SignArgs {
         for line in said {
             eprintln!("{}", printable(line));
         }
+        if let Some(state) = state {
+            self.agree(office, state, &draft)?;
+        }
         self.sign(&mut draft, state)?;
         Ok(draft)
+    }
+
+    /// Says how many devices a draft reaches that starts something. Where they are many, it is signed only if somebody
+    /// says as many.
+    fn agree(&self, office: &Office, state: &State, draft: &Draft) -> Result<(), Failure> {
+        let started = Started::by(draft, state);
+        if started.is_nothing() {
+            return Ok(());
+        }
+        let Some(reach) = office.fleet(state)?.reach(&started) else {
+            eprintln!("how many devices it reaches is unknown: none has reported");
+            return Ok(());
+        };
+        let Reach { devices, sites, fleet } = reach;
+        eprintln!("it reaches {devices} of {fleet} devices, at {sites} sites");
+        if self.keys.is_empty() || !reach.is_asked() || self.yes == Some(devices) {
+            return Ok(());
+        }
+        let refused = |why: &str| {
+            let what = format!("sign for {devices} of {fleet} devices: {why}");
+            Err(Failure::new(Kind::Refused, what)
+                .with_help(format!("if it is meant, --yes {devices}")))
+        };
+        if self.yes.is_some() {
+            return refused("--yes says another number");
+        }
+        if !std::io::stdin().is_terminal() {
+            return refused("that is more than 10 % of the fleet, and nobody has said so");
+        }
+        eprint!("That is more than 10 % of the fleet. To sign, type how many devices: ");
+        let mut typed = String::new();
+        let read = std::io::stdin().read_line(&mut typed);
+        read.map_err(|error| {
+            let kind = Kind::of_io(&error, Kind::Interrupted);
+            Failure::because(kind, "ask how many devices", &error)
+        })?;
+        if typed.trim() == devices.to_string() {
+            return Ok(());
+        }
+        refused("another number was typed")
     }
 
     /// Does everything that publishing a draft takes, and publishes nothing.

@@ -11,10 +11,12 @@
 //! | Who publishes? | [`desk`] |
 //! | What do strangers see? | [`http`] |
 //! | What may they bring? | `intake` |
+//! | What may they count? | `counting` |
 //! | Where do machines get bytes? | `stock` |
 //! | Where do machines join? | `joining` |
 
 pub mod config;
+mod counting;
 pub mod desk;
 pub mod http;
 mod intake;

@@ -21,6 +21,7 @@
 //! | Who has joined, by which token, and who renews? | [`members`] |
 //! | Who did what, and can it be proved? | [`audit`] |
 //! | What do devices say of themselves? | [`reports`] |
+//! | How many does an order reach? | [`fleet`] |
 //! | What runs? | [`daemon`] |
 //! | How much may there be? | [`bounds`] |
 
@@ -31,6 +32,7 @@ pub mod daemon;
 pub mod decision;
 pub mod draft;
 pub mod files;
+pub mod fleet;
 mod hashing;
 pub mod key;
 pub mod members;

@@ -174,12 +174,7 @@ impl Sign {
         let Some(out) = &self.out else {
             return self.how.finish(&folder, state.as_ref(), draft, &said, output).map(drop);
         };
-        let mut draft = draft;
-        for key in self.how.keys()? {
-            draft
-                .sign(&key, state.as_ref())
-                .map_err(|error| Failure::from_error(Kind::Refused, &error))?;
-        }
+        let draft = self.how.signed(&folder, state.as_ref(), draft, &said)?;
         write_draft(out, &draft).map_err(|error| draft_failure(&error))?;
         output.line(format_args!("draft {} in {}", draft.id(), out.display()))?;
         output.json(&json!({ "draft": draft.id(), "file": out.display().to_string() }))

@@ -117,7 +117,7 @@ impl Publish {
         let mut is_published = true;
         if !said.is_empty() {
             let draft = change.draft().map_err(|error| change_failure(&error))?;
-            let draft = self.sign.signed(Some(&state), draft, &said)?;
+            let draft = self.sign.signed(&folder, Some(&state), draft, &said)?;
             if folder.control().is_none() {
                 // The bytes first: what is named is there. Nobody is led to them until it is.
                 for (path, file, read) in &contents {

@@ -2,7 +2,7 @@
 //! an address is given.
 //!
 //! Reading needs no name: what lies there is signed, and says nothing that devices of the organisation are
-//! not to know. Handing in needs none either: the signatures on the orders are an admin's authority, never
+//! not to know; beside it, how many devices there are. Handing in needs none either: the signatures on the orders are an admin's authority, never
 //! the connection that carried them. Nothing else changes anything here.
 
 use std::io;
@@ -24,7 +24,7 @@ use tower_http::services::ServeDir;
 use tower_http::timeout::TimeoutLayer;
 
 use super::desk::{Desk, DeskError};
-use super::intake;
+use super::{counting, intake};
 use crate::bounds::SUBMISSION_BYTES_MAX;
 use crate::organisation::PublishError;
 use crate::submission::Refused;
@@ -67,6 +67,7 @@ impl HttpServer {
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/orders", post(submit))
             .with_state(desk)
+            .merge(counting::routes(folder.to_owned()))
             .layer(DefaultBodyLimit::max(SUBMISSION_BYTES_MAX as usize))
             .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER_TIMEOUT));
         // Around what may take 30 s: the bytes of a content come for as long as they are many.

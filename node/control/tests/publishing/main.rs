@@ -3,6 +3,7 @@
 mod attacks;
 mod catch_up;
 mod crashes;
+mod fleet;
 mod house;
 mod rotation;
 mod uploads;
