@@ -11,6 +11,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sutler_swarm::orders::TRUST_FOLDER;
+
 /// The paths inside one data folder. Making one touches no disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFolder {
@@ -46,6 +48,11 @@ impl DataFolder {
     /// Returns the folder of what is believed of the orders.
     pub fn orders(&self) -> PathBuf {
         self.root.join("orders")
+    }
+
+    /// Returns the folder of what is believed: the trust store within the orders.
+    pub fn trust(&self) -> PathBuf {
+        self.orders().join(TRUST_FOLDER)
     }
 
     /// Returns the folder of what an agent remembers and shows.

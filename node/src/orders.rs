@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -61,6 +61,20 @@ impl OrdersConfig {
         let found = self.sources.len();
         vec![("sources", format!("{found} are given, and at most {SOURCES_MAX} are watched"))]
     }
+
+    /// Reads the root that was handed over to the machine in `data`, if there is one. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// Kind `file` if it cannot be read, or is longer than a root.
+    pub fn root(&self, data: &DataFolder) -> Result<Option<Bytes>, Failure> {
+        let joined = data.identity().join("root.json");
+        match &self.root {
+            Some(path) => read_root(path).map(Some),
+            None if joined.exists() => read_root(&joined).map(Some),
+            None => Ok(None),
+        }
+    }
 }
 
 impl Relay {
@@ -87,7 +101,7 @@ impl Relay {
         let organisation = endpoint.name().organisation().clone();
         let reports = Some(Arc::new(outbox.clone()) as Arc<dyn Reports>);
         let board = Board::new(&folder, organisation, reports);
-        let root = root(data, config)?;
+        let root = config.root(data)?;
         let endpoint = endpoint.clone();
         let follower = Follower::open(
             &folder,
@@ -96,7 +110,7 @@ impl Relay {
             endpoint.clone(),
             sources.clone(),
         )
-        .map_err(|error| unfollowed(&error))?
+        .map_err(|error| unfollowed(data, &error))?
         .as_instance(instance_here(&data.identity()));
         filler.consult(Catalogue::new(board.clone(), sources.clone()));
         Ok(Some(Self { board, outbox, follower, endpoint, sources }))
@@ -144,31 +158,35 @@ impl RelayGauge {
     }
 }
 
-/// Reads the root that was handed over, if there is one.
-fn root(data: &DataFolder, config: &OrdersConfig) -> Result<Option<Bytes>, Failure> {
-    let joined = data.identity().join("root.json");
-    let path = config.root.as_ref().unwrap_or(&joined);
+/// Reads a root that was handed over. Waits for the disk.
+///
+/// # Errors
+///
+/// Kind `file` if it cannot be read, or is longer than a root.
+pub fn read_root(path: &Path) -> Result<Bytes, Failure> {
     let failed =
         |error: io::Error| Failure::because(Kind::File, format!("read {}", path.display()), &error);
     match std::fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && config.root.is_none() => Ok(None),
         Err(error) => Err(failed(error)),
         Ok(about) if about.len() > ROOT_BYTES_MAX => {
             Err(failed(io::ErrorKind::FileTooLarge.into()))
         }
-        Ok(_) => std::fs::read(path).map(|bytes| Some(bytes.into())).map_err(failed),
+        Ok(_) => std::fs::read(path).map(Bytes::from).map_err(failed),
     }
 }
 
-fn unfollowed(error: &FollowError) -> Failure {
+/// Returns what its user is told of a machine in `data` that cannot follow.
+pub fn unfollowed(data: &DataFolder, error: &FollowError) -> Failure {
     match error {
         FollowError::Open { source: OpenError::NotMade, .. } => {
             Failure::from_error(Kind::Usage, error)
                 .with_help("name the organisation's root.json: [orders] root = \"FILE\"")
         }
         FollowError::Open { source: OpenError::Damaged { .. }, .. } => {
-            Failure::from_error(Kind::Refused, error)
-                .with_help("`sutler trust recover --data DATA` says what is left of it")
+            Failure::from_error(Kind::Refused, error).with_help(format!(
+                "`sutler trust recover --data {} --reason TEXT` keeps what still holds",
+                data.root().display()
+            ))
         }
         FollowError::Open { .. } => Failure::from_error(Kind::Store, error),
         FollowError::Create { .. } | FollowError::Load { .. } => {

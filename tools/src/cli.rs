@@ -11,7 +11,7 @@ use sutler_node::failure::{Failure, Kind};
 use crate::command::{
     add, admin, agent, apt_proxy, audit, control, decide, dev, device, explain, fetch, halt,
     inspect, join, key, manifest, node, order, org, publish, report, set, site, status, store,
-    token,
+    token, trust,
 };
 use crate::exit;
 use crate::logging::{self, Verbosity};
@@ -93,6 +93,9 @@ enum Command {
     Node(node::Node),
     /// Run the control plane: keep the signed repository fresh, serve it, and push what is new.
     Control(control::Control),
+    /// See what a machine believes of the orders, and recover what is damaged.
+    #[command(subcommand)]
+    Trust(trust::TrustCommand),
     /// Say how far devices are, by content, device or site.
     Report(report::ReportArgs),
     /// Check and print what control wrote down.
@@ -168,6 +171,7 @@ impl Command {
             Self::Node(node) => node.run(output),
             Self::Control(control) => control.run(output),
             Self::Audit(audit) => audit.run(output),
+            Self::Trust(trust) => trust.run(output),
             Self::Agent(agent) => agent.run(output),
             Self::Explain(explain) => explain.run(output),
             Self::Report(report) => report.run(output),

@@ -30,3 +30,4 @@ pub(crate) mod site;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod token;
+pub(crate) mod trust;

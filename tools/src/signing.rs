@@ -463,7 +463,7 @@ fn line(text: &str) -> Line {
     text.parse().expect("a short text is a line")
 }
 
-/// Returns who is logged in, for a change that nobody has signed yet.
-fn user() -> String {
+/// Returns who is logged in, for what nobody has signed yet.
+pub(crate) fn user() -> String {
     std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned())
 }

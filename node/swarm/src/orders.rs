@@ -28,7 +28,7 @@ use bytes::Bytes;
 use sutler_protocol::frame::{PLACE_BYTES_MAX, Refusal, detail};
 use tokio::sync::watch;
 
-pub use self::believe::{Believer, FollowError, RefreshError};
+pub use self::believe::{Believer, FollowError, RefreshError, TRUST_FOLDER};
 pub use self::board::{Board, DenyError, Reports};
 pub use self::follow::{Follower, POLL_EVERY, SOURCES_MAX};
 pub use self::manifest::{Manifest, Statement, UpdateError};

@@ -10,6 +10,7 @@ use sutler_node::config::Config;
 use sutler_node::data::DataFolder;
 use sutler_node::failure::{Failure, Kind};
 use sutler_node::node::Node;
+use sutler_node::orders::unfollowed;
 use sutler_swarm::identity::{Expect, Identity, PeerVerifier, Role};
 use tracing::info;
 
@@ -54,7 +55,7 @@ impl Control {
             let store = node.fetcher().store().clone();
             let verifier = verifier(&data)?;
             let daemon = Daemon::open(data.root(), &control, endpoint, store, verifier)
-                .map_err(|error| failure(&error))?;
+                .map_err(|error| failure(&data, &error))?;
             let (address, http) = (node.address(), daemon.http_address());
             let join = daemon.join_address();
             let repository = http.map(|http| format!("http://{http}"));
@@ -95,8 +96,9 @@ fn verifier(data: &DataFolder) -> Result<PeerVerifier, Failure> {
     PeerVerifier::new(identity.roots(), devices).map_err(|error| refused(&error))
 }
 
-fn failure(error: &DaemonError) -> Failure {
+fn failure(data: &DataFolder, error: &DaemonError) -> Failure {
     match error {
+        DaemonError::Believe(error) => unfollowed(data, error),
         DaemonError::Listen { .. } | DaemonError::Joining(JoiningError::Bind(_)) => {
             Failure::from_error(Kind::Unreachable, error).with_help("port 0 takes any free port")
         }
@@ -108,7 +110,6 @@ fn failure(error: &DaemonError) -> Failure {
                 .with_help("sutler org intermediate ORG_DIR --out DATA/authority")
         }
         DaemonError::Read(_)
-        | DaemonError::Believe(_)
         | DaemonError::Desk(_)
         | DaemonError::Joining(JoiningError::Members(_))
         | DaemonError::Reports(_)

@@ -24,6 +24,9 @@ use crate::gateway::causes;
 use crate::identity::{Revoked, TrustedClock};
 use crate::peer::Peer;
 
+/// The folder within a machine's orders that has what it believes; sutler-cache owns what is in it.
+pub const TRUST_FOLDER: &str = "trust";
+
 /// What a machine believes, and where it shows.
 pub struct Believer {
     endpoint: Endpoint,
@@ -165,7 +168,7 @@ impl Believer {
 
 impl Believed {
     fn open(folder: &Path, root: Option<&Bytes>) -> Result<Self, FollowError> {
-        let path = folder.join("trust");
+        let path = folder.join(TRUST_FOLDER);
         let named = || folder.to_owned();
         let (store, kept) = match (TrustStore::open(&path), root) {
             (Err(OpenError::NotMade), Some(root)) => {
