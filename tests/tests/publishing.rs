@@ -297,6 +297,63 @@ fn windows_rings_and_sites_are_set_from_files_that_a_person_wrote() {
     assert!(seqs.contains(&3), "{seqs:?}");
 }
 
+// R54, R56
+#[test]
+fn a_schedule_is_previewed_at_each_site_before_anybody_signs_it() {
+    let desk = Desk::solo();
+    let window = |more: &str| {
+        format!(
+            "{{\"schedules\": [{{\"name\": \"night\", \"by\": \"Anna\", \"at\": \"2026-01-01T00:00:00Z\", \
+             \"windows\": [{{\"duration_minutes\": 240, {more}}}]}}]}}"
+        )
+    };
+    let second = window("\"start\": \"2026-01-01T22:00:00\", \"rule\": \"FREQ=MONTHLY;BYDAY=2SA\"");
+    desk.write("windows.json", second.as_bytes());
+    let preview = "window preview windows.json --from 2026-03-01T00:00:00Z";
+    let said = desk.refused(preview, exit::USAGE);
+    assert!(said.contains("--tz ZONE"), "{said}");
+    for (site, zone) in [("cologne", "Europe/Berlin"), ("new-york", "America/New_York")] {
+        desk.done(&format!("site add {site} --tz {zone} --key org/keys/laptop.key"));
+    }
+    let lines = desk.json(&format!("{preview} --next 2"));
+    let begins = |site: &str| -> Vec<String> {
+        let of_site = lines.iter().filter(|line| line["site"] == site);
+        of_site.map(|line| line["begin"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(begins("cologne"), ["2026-03-14T21:00:00Z", "2026-04-11T20:00:00Z"]);
+    assert_eq!(begins("new-york"), ["2026-03-15T02:00:00Z", "2026-04-12T02:00:00Z"]);
+    // The 11th of April is before the month's Patch Tuesday, the 14th of March is not.
+    let warned: Vec<_> = lines.iter().map(|line| line["warnings"][0]["kind"].clone()).collect();
+    assert_eq!(
+        warned,
+        ["", "before-patch-tuesday", "", "before-patch-tuesday"]
+            .map(|kind| { if kind.is_empty() { Value::Null } else { kind.into() } })
+    );
+    let said = desk.done(&format!("{preview} --next 2 --site new-york"));
+    assert!(said.contains("Sat 2026-03-14 22:00 EDT") && !said.contains("cologne"), "{said}");
+    assert!(said.contains("Patch Tuesday comes later, on 2026-04-14"), "{said}");
+    assert!(desk.refused(&format!("{preview} --site moon"), exit::USAGE).contains("site list"));
+
+    let edge = window("\"start\": \"2026-01-01T02:30:00\", \"rule\": \"FREQ=DAILY\"");
+    desk.write("edge.json", edge.as_bytes());
+    let lines = desk
+        .json("window preview edge.json --tz Europe/Berlin --from 2026-03-28T23:00:00Z --next 1");
+    assert_eq!(lines[0]["warnings"][0]["kind"], "gap");
+    assert_eq!(lines[0]["said"], "2026-03-29T02:30:00");
+    assert_eq!(lines[0]["local"], "2026-03-29T03:30:00");
+    for (more, says) in [
+        ("\"start\": \"2026-01-01T02:30:00\"", "schedules[0].windows[0].rule"),
+        (
+            "\"start\": \"2026-01-01T02:30:00\", \"rule\": \"FREQ=DAILY\", \"zone\": \"Europe/Atlantis\"",
+            "Europe/Atlantis",
+        ),
+    ] {
+        desk.write("wrong.json", window(more).as_bytes());
+        let said = desk.refused("window preview wrong.json --tz UTC", exit::USAGE);
+        assert!(said.contains(says), "{said}");
+    }
+}
+
 /// What the admins publish for the clients of the next two tests.
 fn published_over_http() -> (Desk, Origin, Vec<(String, Vec<u8>)>) {
     let desk = Desk::team();

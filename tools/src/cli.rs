@@ -11,7 +11,7 @@ use sutler_node::failure::{Failure, Kind};
 use crate::command::{
     add, admin, agent, apt_proxy, audit, control, decide, dev, device, explain, fetch, halt,
     inspect, join, key, manifest, node, order, org, publish, report, set, site, status, store,
-    token, trust,
+    token, trust, window,
 };
 use crate::exit;
 use crate::logging::{self, Verbosity};
@@ -72,6 +72,9 @@ enum Command {
     /// Say when the devices of a scope act.
     #[command(subcommand)]
     Schedule(set::ScheduleCommand),
+    /// Say what a schedule means before anybody signs it.
+    #[command(subcommand)]
+    Window(window::WindowCommand),
     /// Say how the devices of a scope behave.
     #[command(subcommand)]
     Policy(set::PolicyCommand),
@@ -162,6 +165,7 @@ impl Command {
             Self::PatchNow(now) => now.run(output),
             Self::Halt(halt) => halt.run(output),
             Self::Schedule(set) => set.run(output),
+            Self::Window(window) => window.run(output),
             Self::Policy(set) => set.run(output),
             Self::Standing(set) => set.run(output),
             Self::Ring(set) => set.run(output),

@@ -31,3 +31,4 @@ pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod token;
 pub(crate) mod trust;
+pub(crate) mod window;

@@ -131,7 +131,7 @@ impl Set {
 }
 
 /// Reads what a person wrote: a kind's own fields, and no others.
-fn read<B: Body>(path: &Path) -> Result<B, Failure> {
+pub(crate) fn read<B: Body>(path: &Path) -> Result<B, Failure> {
     let failed = |error| Failure::because(Kind::File, format!("read {}", path.display()), &error);
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
