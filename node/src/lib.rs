@@ -14,6 +14,7 @@
 //! | How do package managers as they are use it? | [`proxy`] |
 //! | Whose orders does it pass on? | [`orders`] |
 //! | What is measured, and who may read that? | [`metrics`], [`http`] |
+//! | What expires? | `expiry` |
 //! | Who looks after old bytes? | `adopt`, `scrub` |
 //! | What do commands report? | [`report`], [`status`], [`failure`] |
 
@@ -21,6 +22,7 @@ mod adopt;
 mod catalogue;
 pub mod config;
 pub mod data;
+mod expiry;
 pub mod failure;
 pub mod fill;
 pub mod http;

@@ -15,8 +15,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use sutler_cache::Store;
+use sutler_protocol::expiry::Expiring;
 use sutler_swarm::counters::Counters;
 
+use crate::expiry::Expiries;
 use crate::fill::Filler;
 use crate::proxy::Gauge;
 use crate::status::{OriginStatus, ProxyStatus};
@@ -29,15 +31,16 @@ pub struct Meter {
 
 impl Meter {
     /// Returns the meter of a node.
-    pub fn new(
+    pub(crate) fn new(
         store: Store,
         counters: Arc<Counters>,
         filler: Filler,
         proxy: Option<Gauge>,
+        expiries: Expiries,
     ) -> Self {
         let mut registry = Registry::default();
         let started = Instant::now();
-        let numbers = Numbers { store, counters, filler, proxy, started };
+        let numbers = Numbers { store, counters, filler, proxy, expiries, started };
         registry.register_collector(Box::new(numbers));
         Self { registry: Arc::new(registry) }
     }
@@ -59,6 +62,7 @@ struct Numbers {
     counters: Arc<Counters>,
     filler: Filler,
     proxy: Option<Gauge>,
+    expiries: Expiries,
     started: Instant,
 }
 
@@ -106,6 +110,7 @@ impl Collector for Numbers {
             ConstCounter::new(value).encode(metric)?;
         }
         self.by_source(&mut encoder)?;
+        self.expiries(&mut encoder)?;
         if let Some(proxy) = &self.proxy {
             of_proxy(&proxy.status(), &mut encoder)?;
         }
@@ -136,6 +141,20 @@ impl Collector for Numbers {
 }
 
 impl Numbers {
+    // R164
+    fn expiries(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Time until a role of the manifest or the certificate expires, negative after";
+        let name = "sutler_metadata_expires_seconds";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let (all, now) = self.expiries.all();
+        for Expiring { what, expires, .. } in &all {
+            let left = expires.duration_since(now).as_secs();
+            let labels = [("role", what.as_str())];
+            ConstGauge::new(left).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     // D6
     fn by_source(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Content bytes fetched and verified, by kind of source";

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sutler_cache::Store;
 use sutler_swarm::arrivals::Arrivals;
 use sutler_swarm::counters::Counters;
 use sutler_swarm::endpoint::BindError;
@@ -29,6 +30,7 @@ use tracing::{info, warn};
 use crate::adopt;
 use crate::config::{Config, JoinRelayConfig};
 use crate::data::DataFolder;
+use crate::expiry::Expiries;
 use crate::failure::{Failure, Kind};
 use crate::fill::{Filler, Keep, LINGER};
 use crate::http::HttpServer;
@@ -56,8 +58,8 @@ pub struct Node {
     /// What is answered about orders.
     orders: Option<Arc<dyn Orders>>,
     join_relay: Option<JoinRelay>,
-    /// The identity folder, and what lies in it, to be renewed.
-    identity: (PathBuf, Identity),
+    /// The identity folder, whose certificate is to be renewed, and what expires.
+    upkeep: (PathBuf, Expiries),
     connections_max: usize,
     scrub_bytes_per_second: u64,
     stop_bringing: CancellationToken,
@@ -125,16 +127,16 @@ impl Node {
         });
         let proxy = proxy.transpose()?;
         let relay = Relay::open(data, &config.orders, &endpoint, &filler)?;
-        let (gauge, filling) = (proxy.as_ref().map(Proxy::gauge), filler.clone());
-        let meter = Meter::new(store.store().clone(), counters.clone(), filling, gauge.clone());
+        let expiries = Expiries::new(&data.identity(), endpoint.clone(), relay.as_ref());
         let service = NodeService {
             started: Instant::now(),
-            identity: endpoint.name().to_string(),
             address,
             counters: Arc::clone(&counters),
-            gauge,
+            gauge: proxy.as_ref().map(Proxy::gauge),
             relay: relay.as_ref().map(Relay::gauge),
+            expiries: expiries.clone(),
         };
+        let meter = service.meter(store.store().clone(), filler.clone());
         let bringer = Bringer {
             runtime: Handle::current(),
             fetcher: Some(fetcher.clone()),
@@ -147,7 +149,7 @@ impl Node {
         let http = config.http.listen.map(|listen| HttpServer::bind(listen, meter)).transpose()?;
         Ok(Self {
             join_relay: join_relay(&config.join_relay)?,
-            identity: (data.identity(), endpoint.identity().clone()),
+            upkeep: (data.identity(), expiries),
             endpoint,
             address,
             owner,
@@ -185,10 +187,11 @@ impl Node {
         self.proxy.as_ref().map(Proxy::address)
     }
 
-    /// Answers about these orders: those of a machine that follows or publishes them by itself.
+    /// Answers about the orders of this board: those of a machine that publishes them by itself.
     #[must_use]
-    pub fn answering(mut self, orders: Arc<dyn Orders>) -> Self {
-        self.orders = Some(orders);
+    pub fn publishing(mut self, board: Board) -> Self {
+        self.upkeep.1.heed(board.clone());
+        self.orders = Some(Arc::new(board));
         self
     }
 
@@ -246,7 +249,7 @@ impl Node {
         if let Some(relay) = self.join_relay {
             services.spawn(relay.run(shutdown.clone()));
         }
-        services.spawn(renewal(self.identity, self.endpoint.clone(), shutdown.clone()));
+        services.spawn(upkeep(self.upkeep, shutdown.clone()));
         let (store, stop) = (self.fetcher.store().clone(), shutdown.clone());
         services.spawn(async move {
             let told = stop.clone();
@@ -324,17 +327,19 @@ fn origins_by(config: &OriginConfig, resolver: &Arc<dyn Resolve>) -> Result<Orig
     })
 }
 
-/// Keeps the identity renewed that lies in a folder.
-async fn renewal(
-    (dir, identity): (PathBuf, Identity),
-    endpoint: Endpoint,
+/// Keeps the identity renewed that lies in a folder, and says what expires.
+async fn upkeep(
+    (dir, expiries): (PathBuf, Expiries),
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
+    let endpoint = expiries.endpoint();
+    let (identity, clock) = (endpoint.identity().clone(), endpoint.clock().clone());
+    let told = expiries.run(shutdown.clone());
     // One that was issued by hand says nowhere to renew it.
     if control_addresses(&dir).is_ok_and(|addresses| !addresses.is_empty()) {
-        keep_renewed(dir, identity, endpoint.clock().clone(), shutdown).await;
+        tokio::join!(keep_renewed(dir, identity, clock, shutdown), told);
     } else {
-        shutdown.cancelled().await;
+        told.await;
     }
     Ok(())
 }
@@ -415,11 +420,19 @@ fn trouble_of(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> Opt
 /// What `sutler status` shows of a node.
 struct NodeService {
     started: Instant,
-    identity: String,
     address: SocketAddr,
     counters: Arc<Counters>,
     gauge: Option<Gauge>,
     relay: Option<RelayGauge>,
+    expiries: Expiries,
+}
+
+impl NodeService {
+    /// Returns what measures the same.
+    fn meter(&self, store: Store, filler: Filler) -> Meter {
+        let (counters, expiries) = (Arc::clone(&self.counters), self.expiries.clone());
+        Meter::new(store, counters, filler, self.gauge.clone(), expiries)
+    }
 }
 
 impl Service for NodeService {
@@ -430,7 +443,7 @@ impl Service for NodeService {
         ServiceStatus {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            identity: Some(self.identity.clone()),
+            identity: Some(self.expiries.endpoint().name().to_string()),
             listen: vec![self.address.to_string()],
             uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
             connections: opened.saturating_sub(counters.connections_closed.value()),
@@ -443,6 +456,7 @@ impl Service for NodeService {
             .into(),
             proxy: self.gauge.as_ref().map(Gauge::status),
             orders: self.relay.as_ref().map(RelayGauge::status),
+            expiring: self.expiries.status(),
         }
     }
 }

@@ -59,6 +59,22 @@ pub struct ServiceStatus {
     /// The orders that it passes on, if it follows any.
     #[serde(default)]
     pub orders: Option<OrdersStatus>,
+    /// What expires, as far as it knows: its certificate, and roles of the manifest.
+    #[serde(default)]
+    pub expiring: Vec<ExpiryStatus>,
+}
+
+/// Something that expires.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiryStatus {
+    /// What: a role's name, or `certificate`.
+    pub what: String,
+    /// When.
+    pub expires: String,
+    /// Whole days until then; negative if it has.
+    pub left_days: i64,
+    /// How urgent that is, such as `within 30 days`; empty if it is not.
+    pub warning: String,
 }
 
 /// What a relay of orders believes, and what waits at it.

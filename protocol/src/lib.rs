@@ -19,9 +19,11 @@
 //! | Why was a stream or connection ended? | [`close`] |
 //! | Which orders are believed? | [`manifest`] |
 //! | What is a member of an organisation called? | [`name`] |
+//! | How soon does something expire? | [`expiry`] |
 
 pub mod close;
 pub mod content;
+pub mod expiry;
 pub mod fetch;
 pub mod frame;
 pub mod geometry;

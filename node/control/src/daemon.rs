@@ -32,7 +32,7 @@ use sutler_cache::Store;
 use sutler_swarm::Endpoint;
 use sutler_swarm::enrol::Enrolment;
 use sutler_swarm::identity::PeerVerifier;
-use sutler_swarm::orders::{Believer, Board, FollowError, Mirror, Orders, Place, Reports};
+use sutler_swarm::orders::{Believer, Board, FollowError, Mirror, Place, Reports};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -152,12 +152,7 @@ impl Daemon {
         Ok(Self { board, desk, open_desk, http: http.transpose()?, joining })
     }
 
-    /// Returns what is answered about orders.
-    pub fn orders(&self) -> Arc<dyn Orders> {
-        Arc::new(self.board.clone())
-    }
-
-    /// Returns what is believed of the repository.
+    /// Returns what is believed of the repository, and answered about it.
     pub const fn board(&self) -> &Board {
         &self.board
     }

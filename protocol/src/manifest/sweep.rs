@@ -223,6 +223,14 @@ impl Roles {
         &self.targets
     }
 
+    /// Returns the delegated roles that are believed, with their documents.
+    pub fn believed(&self) -> impl Iterator<Item = (&RoleName, &Believed<Targets>)> {
+        self.read.iter().filter_map(|(role, read)| match read {
+            Read::Believed { document, .. } => Some((role, &**document)),
+            Read::Refused(_) => None,
+        })
+    }
+
     /// Returns a delegated role's document, if it is believed.
     pub fn role(&self, role: &RoleName) -> Option<&Believed<Targets>> {
         match self.read.get(role)? {

@@ -85,7 +85,11 @@ impl Agent {
             let address = node.address();
             info!(%address, identity = %node.fetcher().endpoint().name(), "listening");
             output.line(format_args!("listening {address}"))?;
-            output.json(&json!({ "listening": address }))?;
+            let metrics = node.http_address().map(|http| format!("http://{http}/metrics"));
+            if let Some(metrics) = &metrics {
+                output.line(format_args!("metrics {metrics}"))?;
+            }
+            output.json(&json!({ "listening": address, "metrics": metrics }))?;
             let (served, ()) = tokio::join!(node.run(stop.clone()), device.run(stop));
             Ok(served?)
         })

@@ -59,16 +59,22 @@ impl Control {
             let (address, http) = (node.address(), daemon.http_address());
             let join = daemon.join_address();
             let repository = http.map(|http| format!("http://{http}"));
-            let node = node.answering(daemon.orders());
+            let node = node.publishing(daemon.board().clone());
             info!(%address, identity = %node.fetcher().endpoint().name(), "listening");
             output.line(format_args!("listening {address}"))?;
             if let Some(repository) = &repository {
                 output.line(format_args!("repository {repository}"))?;
             }
+            let metrics = node.http_address().map(|http| format!("http://{http}/metrics"));
+            if let Some(metrics) = &metrics {
+                output.line(format_args!("metrics {metrics}"))?;
+            }
             if let Some(join) = join {
                 output.line(format_args!("join {join}"))?;
             }
-            let said = json!({ "listening": address, "repository": repository, "join": join });
+            let said = json!({
+                "listening": address, "repository": repository, "metrics": metrics, "join": join,
+            });
             output.json(&said)?;
             // Whichever ends first takes the other with it.
             let daemon = async {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sutler_agent::view::{View, WindowView};
 use sutler_node::report::SourceKind;
 use sutler_node::size::ByteCount;
-use sutler_node::status::{OrdersStatus, ProxyStatus, Status};
+use sutler_node::status::{ExpiryStatus, OrdersStatus, ProxyStatus, Status};
 
 use crate::access::{Absent, DataArgs};
 use crate::output::{Output, Stop, printable};
@@ -67,6 +67,11 @@ impl StatusArgs {
                 }
                 if let Some(orders) = &service.orders {
                     show_orders(orders, output)?;
+                }
+                let warned = service.expiring.iter().filter(|one| !one.warning.is_empty());
+                for ExpiryStatus { what, expires, warning, .. } in warned {
+                    let (what, expires) = (printable(what), printable(expires));
+                    output.line(format_args!("expires   {what} {warning}, on {expires}"))?;
                 }
             }
         }

@@ -195,6 +195,12 @@ impl Identity {
         self.chain.first().and_then(ends).unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO))
     }
 
+    /// Returns when the certificate ends that is shown now: this one, or the one that has renewed it.
+    pub fn shown_ends(&self) -> UnixTime {
+        let shown = self.shown.now();
+        shown.cert.first().and_then(ends).unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO))
+    }
+
     /// Shows `renewed` in the place of this identity from now on: in every clone of it, and in each
     /// handshake of every socket that was opened with one.
     ///

@@ -45,6 +45,8 @@ pub struct Manifest {
     /// The time as of which roles were judged: that of the refresh, or the last at which the statement was
     /// still good, if that is earlier.
     pub as_of: jiff::Timestamp,
+    /// When the root expires that vouches for all of it.
+    pub root_expires: Expires,
     /// Every role: who may say what, and what contents there are.
     pub roles: Roles,
     /// The order files, each as it was signed, by its path.
@@ -210,7 +212,8 @@ pub(super) fn update(
     let put = mirror.put(&place, &statement.bytes);
     put.map_err(|source| UpdateError::Keep { path, source })?;
     tidy(trusted, mirror, &places);
-    Ok(Manifest { statement, as_of, roles, files })
+    let root_expires = trusted.root().expires();
+    Ok(Manifest { statement, as_of, root_expires, roles, files })
 }
 
 /// Returns the last instant up to `now` at which every top-level document was good, so that a device that
