@@ -297,6 +297,27 @@ fn windows_rings_and_sites_are_set_from_files_that_a_person_wrote() {
     assert!(seqs.contains(&3), "{seqs:?}");
 }
 
+// R164
+#[test]
+fn roles_are_renewed_before_they_expire() {
+    let desk = Desk::solo();
+    desk.write("tool.run", b"a tool");
+    desk.done("publish tool.run --key org/keys/laptop.key");
+    desk.done("approve tool.run --scope all --key org/keys/laptop.key");
+    let said = desk.done("key renew root targets approvals-all --key org/keys/laptop.key");
+    for says in ["root version 2", "targets version 2", "approvals-all version 2"] {
+        assert!(said.contains(says), "{said}");
+    }
+    assert!(desk.done("manifest show").contains("\"action\": \"install\""));
+    assert!(desk.done("key renew --due --key org/keys/laptop.key").contains("nothing expires"));
+    desk.done("halt");
+    desk.done("key renew halts");
+    let said = desk.refused("key renew timestamp --key org/keys/laptop.key", exit::USAGE);
+    assert!(said.contains("control does"), "{said}");
+    desk.refused("key renew approvals-moon --key org/keys/laptop.key", exit::USAGE);
+    desk.refused("key renew", exit::USAGE);
+}
+
 // R54, R56
 #[test]
 fn a_schedule_is_previewed_at_each_site_before_anybody_signs_it() {

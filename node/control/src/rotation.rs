@@ -1,4 +1,5 @@
-//! New keys for a role, and an admin who leaves. Pure: it makes the draft that old and new signers sign.
+//! New keys for a role, an admin who leaves, and roles that are signed anew before they expire. Pure: it makes the draft
+//! that old and new signers sign.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +28,8 @@ pub struct NewKeys {
 /// Why no draft was made.
 #[derive(Debug, thiserror::Error)]
 pub enum RotateError {
-    /// There is no such role.
-    #[error("give {role} new keys: there is no such role")]
+    /// There is no such role, or nothing was published for it yet.
+    #[error("sign for {role}: no such role is published")]
     NoRole {
         /// Which.
         role: String,
@@ -42,6 +43,12 @@ pub enum RotateError {
         threshold: u64,
         /// How many there are.
         keys: usize,
+    },
+    /// Control signs it by itself.
+    #[error("sign {role} anew: control does, by itself and in time")]
+    Online {
+        /// Which.
+        role: String,
     },
     /// Nobody of that name signs anything.
     #[error("remove {name}: no admin of that name signs anything")]
@@ -105,13 +112,52 @@ pub fn rotate(
         }
     }
     let mut draft = change.draft()?;
-    if let Some(mut root) = root {
-        let version = root.version().next().ok_or(RotateError::Last)?;
-        let expires = now.checked_add(ROOT_LIFETIME).map_err(|_| RotateError::Last)?;
-        root.renew(version, Expires::at(expires));
-        draft.set_root(Signed::propose(&root)?);
+    if let Some(root) = root {
+        draft.set_root(next_root(root, now)?);
     }
     Ok(draft)
+}
+
+/// Returns the draft that signs these roles anew, with the keys that they have and without a change of what they say.
+///
+/// # Errors
+///
+/// [`RotateError`].
+pub fn renew(
+    state: &State,
+    mut change: Change<'_>,
+    roles: &[String],
+    now: Timestamp,
+) -> Result<Draft, RotateError> {
+    let mut is_root = false;
+    for role in roles {
+        match role.as_str() {
+            "root" => is_root = true,
+            "targets" => drop(change.targets()?),
+            "snapshot" | "timestamp" => return Err(RotateError::Online { role: role.clone() }),
+            delegated => {
+                let no_role = || RotateError::NoRole { role: role.clone() };
+                let name = RoleName::delegated(delegated).ok_or_else(no_role)?;
+                if !state.roles.contains_key(&name) {
+                    return Err(no_role());
+                }
+                change.renew(&name)?;
+            }
+        }
+    }
+    let mut draft = change.draft()?;
+    if is_root {
+        draft.set_root(next_root(state.root.document().clone(), now)?);
+    }
+    Ok(draft)
+}
+
+/// Returns a root as the next one, to be signed.
+fn next_root(mut root: Root, now: Timestamp) -> Result<Signed<Root>, RotateError> {
+    let version = root.version().next().ok_or(RotateError::Last)?;
+    let expires = now.checked_add(ROOT_LIFETIME).map_err(|_| RotateError::Last)?;
+    root.renew(version, Expires::at(expires));
+    Ok(Signed::propose(&root)?)
 }
 
 /// Returns the new keys of every role that `name` signs for, without that admin's.

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
-use sutler_control::Change;
 use sutler_control::key::{self, CreateKeyError, Protection};
 use sutler_control::organisation::ONLINE;
 use sutler_control::rotation::{self, NewKeys, RotateError};
 use sutler_control::status::{Standing, standings};
+use sutler_control::{Change, State};
 use sutler_node::failure::{Failure, Kind};
+use sutler_protocol::expiry::Warning;
 
 use crate::command::found::read_all;
 use crate::command::publish::change_failure;
@@ -28,6 +29,8 @@ pub(crate) enum KeyCommand {
     Rotate(Rotate),
     /// Do everything of a rotation but the publishing.
     Rehearse(Rotate),
+    /// Sign roles anew, without a change of what they say, before they expire.
+    Renew(Renew),
 }
 
 const NEW_EXAMPLES: &str = "\
@@ -75,6 +78,26 @@ pub(crate) struct Rotate {
     /// How many of them have to sign; as before unless given.
     #[arg(long, value_name = "K")]
     threshold: Option<u64>,
+    #[command(flatten)]
+    sign: SignArgs,
+}
+
+const RENEW_EXAMPLES: &str = "\
+Examples:
+  sutler key renew root targets --key anna.key --key ben.key
+  sutler key renew --due --key anna.key
+`sutler key status` says what expires when. A role that is not signed in time stops: what it approved is installed no
+more. Snapshot and timestamp are renewed by control itself.";
+
+#[derive(Debug, Args)]
+#[command(after_help = RENEW_EXAMPLES)]
+pub(crate) struct Renew {
+    /// root, targets, or a delegated role such as approvals-prod; may be several.
+    #[arg(value_name = "ROLE", required_unless_present = "due", conflicts_with = "due")]
+    roles: Vec<String>,
+    /// Every role that expires within 60 days.
+    #[arg(long)]
+    due: bool,
     #[command(flatten)]
     sign: SignArgs,
 }
@@ -131,6 +154,45 @@ impl Rotate {
     }
 }
 
+impl Renew {
+    fn run(self, output: Output) -> Result<(), Stop> {
+        let now = Timestamp::now();
+        let folder = self.sign.open()?;
+        let state = state(&folder)?;
+        let roles = if self.due { due(&state, now) } else { self.roles.clone() };
+        if roles.is_empty() {
+            output.line("nothing expires within 60 days")?;
+            return output.json(&json!({ "published": [] }));
+        }
+        let what = format!("sign {} anew", roles.join(", "));
+        let note = self.sign.note(&state, &what, now);
+        let change = Change::new(&state, folder.organisation(), note, now);
+        let draft = rotation::renew(&state, change, &roles, now);
+        let mut draft = draft.map_err(|error| rotate_failure(&error))?;
+        let keys = folder.online_keys().map_err(|error| key_failure(&error))?;
+        // Control's halts are a role of its own key, where that is here.
+        for key in keys.halts.iter().filter(|_| roles.iter().any(|role| role == "halts")) {
+            draft
+                .sign(key, Some(&state))
+                .map_err(|error| Failure::from_error(Kind::Refused, &error))?;
+        }
+        self.sign.finish(&folder, Some(&state), draft, &[what], output).map(drop)
+    }
+}
+
+/// Returns the roles that somebody should sign anew.
+fn due(state: &State, now: Timestamp) -> Vec<String> {
+    let standings = standings(state, now).into_iter();
+    let is_due =
+        |standing: &Standing| standing.warning != Warning::None && !is_online(&standing.role);
+    standings.filter(is_due).map(|standing| standing.role).collect()
+}
+
+/// Returns whether control alone signs a role of the root.
+fn is_online(role: &str) -> bool {
+    matches!(role, "snapshot" | "timestamp")
+}
+
 pub(crate) fn rotate_failure(error: &RotateError) -> Failure {
     match error {
         RotateError::Change(error) => change_failure(error),
@@ -146,6 +208,7 @@ impl KeyCommand {
             Self::Status(status) => status.run(output),
             Self::Rotate(rotate) => rotate.run(Mode::Publish, output),
             Self::Rehearse(rotate) => rotate.run(Mode::Rehearse, output),
+            Self::Renew(renew) => renew.run(output),
         }
     }
 }

@@ -1,13 +1,15 @@
-//! New keys: of the root, of control, of an approver; and what is left when two of three are lost.
+//! New keys: of the root, of control, of an approver; what is left when two of three are lost; and what is signed anew.
 
 use serde_json::Map;
+use sutler_control::change::Change;
 use sutler_control::draft::{Draft, DraftError};
 use sutler_control::online::{OnlineKeys, publication};
+use sutler_control::rotation::{RotateError, renew};
 use sutler_control::submission::{self, Refused};
 use sutler_protocol::manifest::key::Key;
 use sutler_protocol::manifest::{Delegation, Kind, RoleName, Version};
 
-use crate::house::{House, in_days, install, key, now, online_keys, said, signed};
+use crate::house::{House, in_days, install, key, later, note, now, online_keys, said, signed};
 
 pub(crate) fn publics(seeds: &[u8]) -> Vec<Key> {
     seeds.iter().map(|seed| key(*seed).key().clone()).collect()
@@ -169,4 +171,44 @@ fn copies_of_a_draft_that_were_signed_apart_are_merged() {
     assert_eq!(first.lacks(Some(&state))[0].signatures, 0);
     assert!(first.merge(&house.approve(install(b"y"), &[4])).is_err());
     house.submit(&first.submission(), now()).unwrap();
+}
+
+// R164
+#[test]
+fn what_expires_is_signed_anew_and_says_the_same() {
+    let house = House::new(1);
+    house.submit(&house.approve(install(b"x"), &[4]).submission(), now()).unwrap();
+    let before = house.state();
+    let role = RoleName::delegated("approvals-lab").unwrap();
+    // Three weeks before the delegated roles and the targets expire.
+    let at = later(24 * 160);
+    let draft = |roles: &[&str]| {
+        let roles: Vec<String> = roles.iter().map(ToString::to_string).collect();
+        let change = Change::new(&before, &house.organisation, note("anna", "renew"), at);
+        renew(&before, change, &roles, at)
+    };
+    let mut all = draft(&["root", "targets", "approvals-lab"]).unwrap();
+    for signer in [1, 2, 4] {
+        all.sign(&key(signer), Some(&before)).unwrap();
+    }
+    let after = house.submit(&all.submission(), at).unwrap();
+    let mut client = house.client();
+    client.refresh(at).unwrap();
+    assert_eq!(client.trusted.root().version().number(), 2);
+    for (old, new) in [
+        (before.root.expires(), after.root.expires()),
+        (before.targets.expires(), after.targets.expires()),
+        (before.roles[&role].expires(), after.roles[&role].expires()),
+    ] {
+        assert!(new.instant() > old.instant() + jiff::SignedDuration::from_hours(24 * 100));
+    }
+    assert_eq!(after.orders, before.orders);
+    assert_eq!(after.root.roles, before.root.roles);
+    let delegations = |state: &sutler_control::State| state.targets.delegations.clone();
+    assert_eq!(delegations(&after), delegations(&before));
+    for (role, says) in [("timestamp", "control does"), ("approvals-moon", "no such role")] {
+        let error = draft(&[role]).unwrap_err();
+        assert!(matches!(error, RotateError::Online { .. } | RotateError::NoRole { .. }));
+        assert!(said(&error).contains(says), "{error}");
+    }
 }
