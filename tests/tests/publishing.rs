@@ -297,6 +297,29 @@ fn windows_rings_and_sites_are_set_from_files_that_a_person_wrote() {
     assert!(seqs.contains(&3), "{seqs:?}");
 }
 
+// T30
+#[test]
+fn an_approver_countersigns_a_halt_or_outranks_it() {
+    let desk = Desk::solo();
+    let key = "--scope all --key org/keys/laptop.key";
+    let said = desk.done("halt --reason fire");
+    let halt = said.split_whitespace().nth(1).unwrap().trim_end_matches(',');
+    let said = desk.refused(&format!("halt --confirm halt-0 {key}"), exit::USAGE);
+    assert!(said.contains(&format!("there are {halt}")), "{said}");
+    desk.refused(&format!("halt --confirm {halt} --key org/keys/laptop.key"), exit::USAGE);
+    desk.done(&format!("halt --confirm {halt} {key} --reason burning"));
+    desk.refused(&format!("resume --until 2020-01-01T00:00:00Z {key}"), exit::USAGE);
+    desk.refused(&format!("resume {key}"), exit::USAGE);
+    desk.done(&format!("resume --until 2099-01-01T00:00:00Z {key} --reason out"));
+    let lines = desk.json("manifest show");
+    let approvals = lines.iter().find(|line| line["path"] == "approvals/all/approvals.json");
+    let order = &approvals.unwrap()["order"];
+    assert_eq!(order["countersigned"][0]["halt"], halt);
+    assert_eq!(order["countersigned"][0]["reason"], "burning");
+    assert_eq!(order["resumed"][0]["until"], "2099-01-01T00:00:00Z");
+    assert!(order["resumed"][0].get("contents").is_none());
+}
+
 // R164
 #[test]
 fn roles_are_renewed_before_they_expire() {

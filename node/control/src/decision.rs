@@ -86,43 +86,43 @@ impl Verdict {
     }
 }
 
-impl Decision {
-    /// Returns the published contents that are meant: each by its BLAKE3, its name, or a weakness that it mends. A
-    /// weakness means all that mend it.
-    ///
-    /// # Errors
-    ///
-    /// [`DecideError::Unknown`] or [`DecideError::Ambiguous`].
-    pub fn contents(&self, state: &State, named: &[String]) -> Result<Vec<Content>, DecideError> {
-        let mut found: Vec<Content> = Vec::new();
-        let all: Vec<Content> =
-            state.contents().filter_map(|(path, file)| Content::of(&path, file).ok()).collect();
-        for what in named {
-            let id = what.parse::<ContentId>().ok();
-            let is_cve = what.starts_with("CVE-");
-            let is_meant = |content: &&Content| {
-                id == Some(content.bytes.blake3)
-                    || content.about.name.as_str() == what
-                    || content.about.cve.iter().any(|cve| cve.as_str() == what)
-            };
-            let mut meant: Vec<&Content> = all.iter().filter(is_meant).collect();
-            // One content that was published in two months is one.
-            meant.dedup_by_key(|content| content.bytes);
-            match meant.len() {
-                0 => return Err(DecideError::Unknown { what: what.clone() }),
-                1 => {}
-                _ if is_cve => {}
-                count => return Err(DecideError::Ambiguous { what: what.clone(), count }),
-            }
-            for content in meant {
-                if found.iter().all(|other| other.bytes != content.bytes) {
-                    found.push(content.clone());
-                }
+/// Returns the published contents that are meant: each by its BLAKE3, its name, or a weakness that it mends. A
+/// weakness means all that mend it.
+///
+/// # Errors
+///
+/// [`DecideError::Unknown`] or [`DecideError::Ambiguous`].
+pub fn contents(state: &State, named: &[String]) -> Result<Vec<Content>, DecideError> {
+    let mut found: Vec<Content> = Vec::new();
+    let all: Vec<Content> =
+        state.contents().filter_map(|(path, file)| Content::of(&path, file).ok()).collect();
+    for what in named {
+        let id = what.parse::<ContentId>().ok();
+        let is_cve = what.starts_with("CVE-");
+        let is_meant = |content: &&Content| {
+            id == Some(content.bytes.blake3)
+                || content.about.name.as_str() == what
+                || content.about.cve.iter().any(|cve| cve.as_str() == what)
+        };
+        let mut meant: Vec<&Content> = all.iter().filter(is_meant).collect();
+        // One content that was published in two months is one.
+        meant.dedup_by_key(|content| content.bytes);
+        match meant.len() {
+            0 => return Err(DecideError::Unknown { what: what.clone() }),
+            1 => {}
+            _ if is_cve => {}
+            count => return Err(DecideError::Ambiguous { what: what.clone(), count }),
+        }
+        for content in meant {
+            if found.iter().all(|other| other.bytes != content.bytes) {
+                found.push(content.clone());
             }
         }
-        Ok(found)
     }
+    Ok(found)
+}
 
+impl Decision {
     /// Puts the decision into the scope's approvals.
     ///
     /// # Errors

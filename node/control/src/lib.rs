@@ -14,7 +14,7 @@
 //! | What does control sign itself? | [`online`] |
 //! | Who signs what in a new organisation? | [`preset`] |
 //! | How is a change put together, and signed by several? | [`change`], [`draft`] |
-//! | What did approvers decide? | [`decision`] |
+//! | What did approvers decide? | [`decision`], [`halting`] |
 //! | How do two who collide go on? | [`rebase`] |
 //! | How does a role get new keys? | [`rotation`] |
 //! | What lies in an organisation's folder? | [`organisation`] |
@@ -33,6 +33,7 @@ pub mod decision;
 pub mod draft;
 pub mod files;
 pub mod fleet;
+pub mod halting;
 mod hashing;
 pub mod key;
 pub mod members;

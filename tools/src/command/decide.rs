@@ -3,12 +3,15 @@
 use clap::Args;
 use jiff::Timestamp;
 use sutler_control::change::{Change, ChangeError};
-use sutler_control::decision::{DecideError, Decision, Verdict};
+use sutler_control::decision::{self, DecideError, Decision, Verdict};
+use sutler_control::{State, halting};
 use sutler_node::failure::{Failure, Kind};
+use sutler_orders::Content;
 use sutler_orders::audience::Audience;
 use sutler_orders::text::{DeviceName, Utc};
 use sutler_protocol::name::Label;
 
+use crate::command::halt::halting_failure;
 use crate::command::publish::change_failure;
 use crate::output::{Output, Stop};
 use crate::signing::{SignArgs, state};
@@ -48,11 +51,24 @@ pub(crate) struct Pause {
     decide: Decide,
 }
 
+const RESUME: &str = "\
+Examples:
+  sutler resume bash_5.2.deb --scope all --key anna.key
+  sutler resume --until 2026-12-01T08:00:00Z --scope all --key anna.key --reason \"a false alarm\"
+With --until it is control's halts that are outranked, for the named contents or for all, until that instant; what
+approvers have paused or denied stays so, and a halt that is countersigned later holds.";
+
 #[derive(Debug, Args)]
-#[command(after_help = examples!("resume"))]
+#[command(after_help = RESUME)]
 pub(crate) struct Resume {
+    /// Contents: by BLAKE3, by name, or by a weakness that they mend. With --until, all if none is named.
+    #[arg(required_unless_present = "until", value_name = "CONTENT|NAME|CVE")]
+    contents: Vec<String>,
+    /// Let them go on until this instant, 2026-11-28T20:00:00Z, although control halts them.
+    #[arg(long, value_name = "INSTANT", conflicts_with_all = ["sites", "devices"])]
+    until: Option<Utc>,
     #[command(flatten)]
-    decide: Decide,
+    of: Scoped,
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +83,13 @@ struct Decide {
     /// Contents: by BLAKE3, by name, or by a weakness that they mend.
     #[arg(required = true, value_name = "CONTENT|NAME|CVE")]
     contents: Vec<String>,
+    #[command(flatten)]
+    of: Scoped,
+}
+
+/// Whose decision it is, and for whom.
+#[derive(Debug, Args)]
+struct Scoped {
     /// The scope whose approvers decide.
     #[arg(long)]
     scope: Label,
@@ -95,36 +118,51 @@ struct Timing {
 
 impl Approve {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
-        self.decide.run(Verdict::Install, &self.timing, output)
+        self.decide.of.run(Verdict::Install, &self.decide.contents, &self.timing, output)
     }
 }
 
 impl Deny {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
-        self.decide.run(Verdict::Deny, &Timing::default(), output)
+        self.decide.run(Verdict::Deny, output)
     }
 }
 
 impl Pause {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
-        self.decide.run(Verdict::Pause, &Timing::default(), output)
+        self.decide.run(Verdict::Pause, output)
     }
 }
 
 impl Resume {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
-        self.decide.run(Verdict::Resume, &Timing::default(), output)
+        match self.until {
+            Some(until) => self.of.outrank(&self.contents, until, output),
+            None => self.of.run(Verdict::Resume, &self.contents, &Timing::default(), output),
+        }
     }
 }
 
 impl PatchNow {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
-        self.decide.run(Verdict::PatchNow, &Timing::default(), output)
+        self.decide.run(Verdict::PatchNow, output)
     }
 }
 
 impl Decide {
-    fn run(&self, verdict: Verdict, timing: &Timing, output: Output) -> Result<(), Stop> {
+    fn run(&self, verdict: Verdict, output: Output) -> Result<(), Stop> {
+        self.of.run(verdict, &self.contents, &Timing::default(), output)
+    }
+}
+
+impl Scoped {
+    fn run(
+        &self,
+        verdict: Verdict,
+        contents: &[String],
+        timing: &Timing,
+        output: Output,
+    ) -> Result<(), Stop> {
         let now = Timestamp::now();
         let folder = self.sign.open()?;
         let state = state(&folder)?;
@@ -140,16 +178,36 @@ impl Decide {
             not_after: timing.not_after,
             schedule: timing.schedule.clone(),
         };
-        let what = format!("{} {}", verdict.as_str(), self.contents.join(" "));
+        let what = format!("{} {}", verdict.as_str(), contents.join(" "));
         let note = self.sign.note(&state, &what, now);
         let mut change = Change::new(&state, folder.organisation(), note, now);
-        let contents =
-            decision.contents(&state, &self.contents).map_err(|error| failure(&error))?;
+        let contents = meant(&state, contents)?;
         decision.apply(&mut change, &contents).map_err(|error| failure(&error))?;
         let said = decision.said(&state, &contents, now);
         let draft = change.draft().map_err(|error| change_failure(&error))?;
         self.sign.finish(&folder, Some(&state), draft, &said, output).map(drop)
     }
+
+    /// Lets contents go on although control halts them.
+    fn outrank(&self, contents: &[String], until: Utc, output: Output) -> Result<(), Stop> {
+        let now = Timestamp::now();
+        let folder = self.sign.open()?;
+        let state = state(&folder)?;
+        let named = if contents.is_empty() { "everything".to_owned() } else { contents.join(" ") };
+        let what = format!("resume {named} until {until}, whatever control halts");
+        let note = self.sign.note(&state, &what, now);
+        let mut change = Change::new(&state, folder.organisation(), note, now);
+        let contents = meant(&state, contents)?;
+        halting::resume(&mut change, &self.scope, &contents, until)
+            .map_err(|error| halting_failure(&error))?;
+        let draft = change.draft().map_err(|error| change_failure(&error))?;
+        let said = [what, format!("scope {}", self.scope)];
+        self.sign.finish(&folder, Some(&state), draft, &said, output).map(drop)
+    }
+}
+
+fn meant(state: &State, named: &[String]) -> Result<Vec<Content>, Failure> {
+    decision::contents(state, named).map_err(|error| failure(&error))
 }
 
 fn failure(error: &DecideError) -> Failure {

@@ -1,12 +1,12 @@
-//! `sutler halt`: control stops something for 72 hours, with its own key.
+//! `sutler halt`: control stops something for 72 hours, with its own key; an approver lets a halt hold beyond them.
 
 use clap::Args;
 use jiff::Timestamp;
-use sutler_control::change::{Change, ChangeError};
-use sutler_control::{Sha256, State};
+use sutler_control::halting::{self, HaltingError};
+use sutler_control::{Change, Folder, Sha256, State};
 use sutler_node::failure::{Failure, Kind};
 use sutler_orders::audience::Audience;
-use sutler_orders::halts::{Halt, Halts};
+use sutler_orders::halts::Halt;
 use sutler_orders::text::{DeviceName, Utc};
 use sutler_protocol::ContentId;
 use sutler_protocol::name::Label;
@@ -19,20 +19,29 @@ const EXAMPLES: &str = "\
 Examples:
   sutler halt --org-dir ./acme --reason \"printers fail\"
   sutler halt 3f9a…c1 --site cologne --reason \"ticket 4711\" --json
-It lapses after 72 hours unless an approver countersigns it, and an approver's resume outranks it.";
+  sutler halt --confirm halt-0a1b2c3d4e5f --scope all --key anna.key --reason \"not fixed yet\"
+It lapses after 72 hours unless an approver countersigns it by --confirm, and an approver's `sutler resume --until`
+outranks it. A countersigned halt holds for the devices that the scope reaches, for as long as control goes on naming
+it; what has to hold whatever control does is paused or denied.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct HaltArgs {
     /// The contents. All of them if none is named.
-    #[arg(value_name = "CONTENT")]
+    #[arg(value_name = "CONTENT", conflicts_with = "confirm")]
     contents: Vec<ContentId>,
     /// Only these sites; may be given several times.
-    #[arg(long = "site", value_name = "SITE")]
+    #[arg(long = "site", value_name = "SITE", conflicts_with = "confirm")]
     sites: Vec<Label>,
     /// Only these devices, SITE/ID; may be given several times.
-    #[arg(long = "device", value_name = "SITE/ID")]
+    #[arg(long = "device", value_name = "SITE/ID", conflicts_with = "confirm")]
     devices: Vec<DeviceName>,
+    /// Countersign this halt of control's as an approver, so that it does not lapse.
+    #[arg(long, value_name = "HALT", requires = "scope")]
+    confirm: Option<Label>,
+    /// The scope whose approvers countersign.
+    #[arg(long, requires = "confirm")]
+    scope: Option<Label>,
     #[command(flatten)]
     sign: SignArgs,
 }
@@ -42,9 +51,40 @@ impl HaltArgs {
         let now = Timestamp::now();
         let folder = self.sign.open()?;
         let state = state(&folder)?;
-        let note = self.sign.note(&state, "halt", now);
+        match (&self.confirm, &self.scope) {
+            (Some(halt), Some(scope)) => self.confirm(&folder, &state, halt, scope, now, output),
+            _ => self.halt(&folder, &state, now, output),
+        }
+    }
+
+    fn confirm(
+        &self,
+        folder: &Folder,
+        state: &State,
+        halt: &Label,
+        scope: &Label,
+        now: Timestamp,
+        output: Output,
+    ) -> Result<(), Stop> {
+        let note = self.sign.note(state, &format!("countersign {halt}"), now);
+        let mut change = Change::new(state, folder.organisation(), note, now);
+        let halt = halting::countersign(state, &mut change, scope, halt)
+            .map_err(|error| halting_failure(&error))?;
+        let said = said(&halt, scope);
+        let draft = change.draft().map_err(|error| change_failure(&error))?;
+        self.sign.finish(folder, Some(state), draft, &said, output).map(drop)
+    }
+
+    fn halt(
+        &self,
+        folder: &Folder,
+        state: &State,
+        now: Timestamp,
+        output: Output,
+    ) -> Result<(), Stop> {
+        let note = self.sign.note(state, "halt", now);
         let halt = Halt {
-            id: id(&state, now),
+            id: id(state, now),
             contents: self.contents.clone(),
             audience: Audience {
                 sites: self.sites.clone(),
@@ -56,23 +96,45 @@ impl HaltArgs {
             reason: note.reason.clone(),
         };
         let (named, lapses) = (halt.id.clone(), halt.lapses());
-        let mut change = Change::new(&state, folder.organisation(), note, now);
-        change.order::<Halts, Stop>(None, |halts| {
-            // What has lapsed says nothing any more.
-            halts.halts.retain(|halt| halt.lapses() > Utc::of(now));
-            halts.halts.push(halt);
-            Ok(())
-        })?;
-        let mut draft = change.draft().map_err(|error: ChangeError| change_failure(&error))?;
+        let mut change = Change::new(state, folder.organisation(), note, now);
+        halting::add(state, &mut change, halt).map_err(|error| change_failure(&error))?;
+        let mut draft = change.draft().map_err(|error| change_failure(&error))?;
         let keys = folder.online_keys().map_err(|error| key_failure(&error))?;
         for key in &keys.halts {
             draft
-                .sign(key, Some(&state))
+                .sign(key, Some(state))
                 .map_err(|error| Failure::from_error(Kind::Refused, &error))?;
         }
         output
             .line(format_args!("halt {named}, until {lapses} unless an approver countersigns"))?;
-        settle(&folder, Some(&state), &draft, output).map(drop)
+        settle(folder, Some(state), &draft, output).map(drop)
+    }
+}
+
+/// Returns what an approver has to see before countersigning.
+fn said(halt: &Halt, scope: &Label) -> Vec<String> {
+    let what = match halt.contents.len() {
+        0 => "every content".to_owned(),
+        count => format!("{count} contents"),
+    };
+    let whom = if halt.audience.is_everybody() {
+        "every device".to_owned()
+    } else {
+        serde_json::to_string(&halt.audience).expect("names and rules are JSON")
+    };
+    let why = halt.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    vec![
+        format!("countersign {} of {} by {}{why}: {what} for {whom}", halt.id, halt.at, halt.by),
+        format!("scope {scope}: it does not lapse on {} any more", halt.lapses()),
+    ]
+}
+
+pub(crate) fn halting_failure(error: &HaltingError) -> Failure {
+    match error {
+        HaltingError::Change(error) => change_failure(error),
+        HaltingError::Unknown { .. } | HaltingError::Over { .. } => {
+            Failure::from_error(Kind::Usage, error)
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod attacks;
 mod catch_up;
 mod crashes;
 mod fleet;
+mod halting;
 mod house;
 mod rotation;
 mod uploads;
