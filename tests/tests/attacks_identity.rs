@@ -224,7 +224,6 @@ async fn a_running_node_turns_strangers_away() {
     let now = Validity::from_now(MONTH);
     world.issue(&world.authority("other-ca", "other"), Role::Agent, "foreign", now);
     world.issue(&world.authority("same-ca", "acme"), Role::Agent, "namesake", now);
-    world.issue(&acme, Role::Control, "control", now);
     let past = Validity::starting(SystemTime::now() - MONTH * 2, MONTH);
     world.issue(&acme, Role::Agent, "late", past);
 
@@ -233,7 +232,6 @@ async fn a_running_node_turns_strangers_away() {
         (None, RefusalCause::NoCertificate),
         (Some("foreign"), RefusalCause::ForeignAuthority),
         (Some("namesake"), RefusalCause::BadSignature),
-        (Some("control"), RefusalCause::NotLetIn),
         (Some("late"), RefusalCause::Expired),
         // The first once more: nothing that it was given helped it.
         (None, RefusalCause::NoCertificate),

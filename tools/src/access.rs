@@ -52,6 +52,11 @@ impl DataArgs {
         Self { data, config: None }
     }
 
+    /// Returns the data folder `data` with a config of its own, or else its usual one.
+    pub(crate) const fn with_config(data: PathBuf, config: Option<PathBuf>) -> Self {
+        Self { data, config }
+    }
+
     pub(crate) fn folder(&self) -> DataFolder {
         DataFolder::new(&self.data)
     }

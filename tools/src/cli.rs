@@ -130,8 +130,9 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => return not_parsed(&error),
     };
     let output = Output::new(if cli.json { Form::Json } else { Form::Human });
-    let verbosity = match cli.command {
-        Command::Node(_) | Command::Control(_) | Command::Agent(_) => Verbosity::Service,
+    let verbosity = match &cli.command {
+        Command::Node(_) | Command::Agent(_) => Verbosity::Service,
+        Command::Control(control) if control.is_service() => Verbosity::Service,
         _ => Verbosity::Quiet,
     };
     let done = logging::start(cli.log.as_deref(), verbosity)

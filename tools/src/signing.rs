@@ -123,10 +123,12 @@ pub(crate) fn open(path: &Path) -> Result<Folder, Failure> {
     Folder::open(path).map_err(|error| {
         let kind = match &error {
             FolderError::Repository { .. } => Kind::Store,
+            FolderError::Behind { .. } => Kind::Refused,
             _ => Kind::File,
         };
         let failure = Failure::from_error(kind, &error);
         match &error {
+            FolderError::Behind { .. } => failure.with_help("start `sutler control` on it first"),
             FolderError::NotMade { .. } | FolderError::NoRepository { .. } => failure.with_help(
                 "`sutler org init DIR --org NAME --preset team` makes one, and `sutler org follow` one of an \
                  organisation that is there; name it by --org-dir",

@@ -8,6 +8,7 @@
 //! | Question | Room |
 //! |---|---|
 //! | What may be set? | [`config`] |
+//! | What do nodes know that it does not? | [`catch_up`] |
 //! | Who publishes? | [`desk`] |
 //! | What do strangers see? | [`http`] |
 //! | What may they bring? | `intake` |
@@ -15,6 +16,7 @@
 //! | Where do machines get bytes? | `stock` |
 //! | Where do machines join? | `joining` |
 
+pub mod catch_up;
 pub mod config;
 mod counting;
 pub mod desk;

@@ -22,10 +22,12 @@
 //! | Who did what, and can it be proved? | [`audit`] |
 //! | What do devices say of themselves? | [`reports`] |
 //! | How many does an order reach? | [`fleet`] |
+//! | What is left after a disaster? | [`backup`] |
 //! | What runs? | [`daemon`] |
 //! | How much may there be? | [`bounds`] |
 
 pub mod audit;
+pub mod backup;
 pub mod bounds;
 pub mod change;
 pub mod daemon;

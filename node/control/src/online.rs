@@ -94,6 +94,33 @@ pub fn publication(
     extra: &Map<String, Value>,
     now: Instant,
 ) -> Result<Publication, SignError> {
+    signed_above(state, accepted, keys, extra, None, now)
+}
+
+/// Returns what has to be written for a snapshot and a timestamp, both of a later version than `above` and than those
+/// that are published, so that no device takes them for older than what it has seen (T31).
+///
+/// # Errors
+///
+/// [`SignError`].
+pub fn publication_above(
+    state: &State,
+    keys: &OnlineKeys,
+    extra: &Map<String, Value>,
+    above: Version,
+    now: Instant,
+) -> Result<Publication, SignError> {
+    signed_above(state, &Accepted::default(), keys, extra, Some(above), now)
+}
+
+fn signed_above(
+    state: &State,
+    accepted: &Accepted,
+    keys: &OnlineKeys,
+    extra: &Map<String, Value>,
+    above: Option<Version>,
+    now: Instant,
+) -> Result<Publication, SignError> {
     let roots: Vec<&Root> =
         [Some(&*state.root), accepted.root.as_deref()].into_iter().flatten().collect();
     if let Some(issued) = state.timestamp.issued().filter(|issued| *issued > now) {
@@ -109,9 +136,9 @@ pub fn publication(
     for (role, document) in &new {
         documents.push((role.place(Some(document.version())), document.bytes().clone()));
     }
-    let pin = sign_snapshot(state, &new, keys, &roots, now, &mut documents)?;
+    let pin = sign_snapshot(state, &new, keys, &roots, (above, now), &mut documents)?;
     let role = RoleName::timestamp();
-    let version = next(&role, state.timestamp.version())?;
+    let version = next(&role, state.timestamp.version().max(above.unwrap_or(Version::FIRST)))?;
     let expires = later(&role, now, TIMESTAMP_LIFETIME)?;
     let mut timestamp = Timestamp::new(version, Expires::at(now), expires, pin);
     timestamp.extra.clone_from(extra);
@@ -161,7 +188,7 @@ fn sign_snapshot(
     new: &BTreeMap<RoleName, &Believed<Targets>>,
     keys: &OnlineKeys,
     roots: &[&Root],
-    now: Instant,
+    (above, now): (Option<Version>, Instant),
     documents: &mut Vec<(String, bytes::Bytes)>,
 ) -> Result<Pin, SignError> {
     let role = RoleName::snapshot();
@@ -171,11 +198,11 @@ fn sign_snapshot(
         let signed = Signed::<Snapshot>::parse(old.bytes().clone());
         signed.is_ok_and(|signed| signed.verify(&root.keys_of(Kind::Snapshot)).is_ok())
     });
-    if new.is_empty() && is_fresh && is_vouched {
+    if new.is_empty() && is_fresh && is_vouched && above.is_none() {
         return Ok(Pin::of(old.version(), old.bytes()));
     }
     let mut snapshot = old.document().clone();
-    let version = next(&role, old.version())?;
+    let version = next(&role, old.version().max(above.unwrap_or(Version::FIRST)))?;
     snapshot.renew(version, later(&role, now, SNAPSHOT_LIFETIME)?);
     for (role, document) in new {
         snapshot.set_pin(role, Pin::of(document.version(), document.bytes()));

@@ -5,6 +5,7 @@
 //! repository/                              what is published
 //! online/{snapshot,timestamp,halts}.key    control's own keys, to be handed to it
 //! drafts/ID.json                           orders that wait for signatures
+//! restored.json                            there from a restoration until control has caught up with devices
 //! ```
 //! The order of every change: what was accepted is published, and only then is its draft removed.
 
@@ -18,9 +19,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use sutler_protocol::manifest::signed::VerifyError;
-use sutler_protocol::manifest::{Kind, ParseError, RoleName, Root, Signed, Targets};
+use sutler_protocol::manifest::{Kind, ParseError, RoleName, Root, Signed, Targets, Version};
 use sutler_protocol::name::Organisation;
 
+use crate::backup::restored;
 use crate::bounds::SUBMISSION_BYTES_MAX;
 use crate::draft::{Draft, DraftError};
 use crate::key::{self, OpenKeyError};
@@ -62,6 +64,12 @@ pub enum FolderError {
     /// It was made without a preset.
     #[error("open the repository of {}: the organisation has a certificate authority and no manifest", path.display())]
     NoRepository {
+        /// Where.
+        path: PathBuf,
+    },
+    /// It was restored, and what devices have seen since the backup is not known yet.
+    #[error("open the repository of {}: it was restored, and control has not caught up yet", path.display())]
+    Behind {
         /// Where.
         path: PathBuf,
     },
@@ -193,6 +201,18 @@ impl Folder {
     ///
     /// [`FolderError`]; the folder is in use if it was for [`OWNED_MAX`].
     pub fn open(path: &Path) -> Result<Self, FolderError> {
+        if path.join(restored::FILE).exists() {
+            return Err(FolderError::Behind { path: path.to_owned() });
+        }
+        Self::open_restored(path)
+    }
+
+    /// As [`Folder::open`], whether control has caught up since the folder was restored or not.
+    ///
+    /// # Errors
+    ///
+    /// [`FolderError`].
+    pub(crate) fn open_restored(path: &Path) -> Result<Self, FolderError> {
         let organisation = organisation(path)?;
         let repository = path.join("repository");
         if !repository.is_dir() {
@@ -329,6 +349,24 @@ impl Folder {
         let state = self.repository.read()?;
         let nothing = submission::Accepted::default();
         let publication = online::publication(&state, &nothing, keys, extra, now)?;
+        self.repository.write(&publication)?;
+        Ok(self.repository.read()?)
+    }
+
+    /// Signs snapshot and timestamp anew, both above a version that devices may have seen.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub(crate) fn resign_above(
+        &self,
+        keys: &OnlineKeys,
+        extra: &Map<String, Value>,
+        above: Version,
+        now: Timestamp,
+    ) -> Result<State, PublishError> {
+        let state = self.repository.read()?;
+        let publication = online::publication_above(&state, keys, extra, above, now)?;
         self.repository.write(&publication)?;
         Ok(self.repository.read()?)
     }

@@ -13,7 +13,7 @@ use rustls::pki_types::UnixTime;
 use crate::ended::Ended;
 use crate::identity::{
     Expect, Holders, Identity, Instance, Instances, PeerName, RenewError, Revocations, Revoked,
-    Terms, TlsError, TrustedClock, client_config_on, peer_credentials, server_config_on,
+    Role, Terms, TlsError, TrustedClock, client_config_on, peer_credentials, server_config_on,
 };
 use crate::knock;
 use crate::live::Live;
@@ -68,8 +68,8 @@ pub enum BindError {
 }
 
 impl Endpoint {
-    /// Binds a UDP socket that both accepts and connects: nodes and agents are let in, and these and
-    /// control are asked. Must be called within a tokio runtime.
+    /// Binds a UDP socket that both accepts and connects: nodes and agents are let in, a node lets in
+    /// control as well, and all of them are asked. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
@@ -79,7 +79,12 @@ impl Endpoint {
         identity: &Identity,
         transport: TransportConfig,
     ) -> Result<Self, BindError> {
-        let expect = Expect::peers_of(identity.name().organisation().clone());
+        let organisation = identity.name().organisation().clone();
+        let expect = match identity.name().role() {
+            // It gives control back what that has lost (T31), and nothing else.
+            Role::Node => Expect::members_of(organisation),
+            Role::Agent | Role::Control => Expect::peers_of(organisation),
+        };
         Self::bind_for(address, identity, transport, expect)
     }
 
@@ -108,7 +113,7 @@ impl Endpoint {
             .max_incoming(INCOMING_MAX)
             .incoming_buffer_size(INCOMING_BYTES_EACH)
             .incoming_buffer_size_total(INCOMING_BYTES_MAX);
-        let serves = Expect::servers_of(identity.name().organisation().clone());
+        let serves = Expect::members_of(identity.name().organisation().clone());
         let client = client_config_on(identity, terms(serves)).map_err(BindError::Tls)?;
         let mut client = quinn::ClientConfig::new(Arc::new(client));
         client.transport_config(transport.quinn());

@@ -1,6 +1,7 @@
 //! Control, a node and devices in processes of their own: what an admin publishes reaches a device at the
 //! site, is written down, and survives what may befall any of them.
 
+mod backup;
 mod expiry;
 mod trust;
 

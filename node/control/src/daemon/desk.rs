@@ -49,7 +49,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const WAITING_MAX: usize = 16;
 
 /// Who signs by itself, in the audit log.
-const CONTROL: &str = "control";
+pub(super) const CONTROL: &str = "control";
 
 /// What the desk stands on.
 pub struct Tools {

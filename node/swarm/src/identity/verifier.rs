@@ -191,8 +191,9 @@ impl Expect {
         Self::new(organisation, [Role::Node, Role::Agent])
     }
 
-    /// Lets in every member of `organisation`: whoever is asked may be a node, an agent or control.
-    pub fn servers_of(organisation: Organisation) -> Self {
+    /// Lets in every member of `organisation`: whoever is asked may be a node, an agent or control, and a node
+    /// is asked by control as well.
+    pub fn members_of(organisation: Organisation) -> Self {
         Self::new(organisation, [Role::Node, Role::Agent, Role::Control])
     }
 }

@@ -24,7 +24,7 @@ use url::Url;
 use super::Shared;
 use crate::arrivals::Stored;
 use crate::gateway::{Filled, Gateway, Served, causes, store_failed};
-use crate::identity::{Holders, Instance, PeerName};
+use crate::identity::{Holders, Instance, PeerName, Role};
 use crate::wire::{self, ReceiveError};
 
 /// How long a peer may take to say what it wants once it has opened a stream.
@@ -85,12 +85,16 @@ impl<G: Gateway> Answering<G> {
             Err(_) => return reset(&mut send, CloseCode::TooSlow),
         };
         let mut lease = None;
+        let is_control = self.name.role() == Role::Control;
         let answered = match request {
+            Request::Document(document) => self.document(&mut send, document).await,
+            // Control asks what it has lost (T31). It fetches nothing from nodes, and what it brings they hear
+            // from it where they ask.
+            _ if is_control => self.refuse(&mut send, Refusal::OutOfBounds).await,
             Request::Open(open) => self.open(&mut send, &open).await,
             Request::Chunks(chunks) => self.chunks(&mut send, &chunks, &mut lease).await,
             Request::Resolve(resolve) => self.resolve(&mut send, resolve).await,
             Request::Mismatch(mismatch) => self.mismatch(&mut send, &mismatch).await,
-            Request::Document(document) => self.document(&mut send, document).await,
             Request::Watch => self.watch(&mut send).await,
             Request::Deny(denial) => self.deny(&mut send, denial).await,
             Request::Hello { instance } => self.hello(&mut send, instance).await,

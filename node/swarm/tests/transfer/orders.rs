@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use sutler_protocol::frame::{DENIAL_BYTES_MAX, News, Refusal};
-use sutler_swarm::identity::{PeerName, Role};
+use sutler_swarm::identity::{
+    Identity, LEAF_LIFETIME, Member, PeerName, Role, Validity, random_label,
+};
 use sutler_swarm::orders::{Latest, NotTaken, Orders, Place};
 use sutler_swarm::peer::{Peer, RequestError};
 use tokio::sync::watch;
@@ -138,4 +140,30 @@ async fn what_is_handed_over_is_kept_or_refused_with_its_reason() {
     assert!(refused.to_string().contains("nobody signed it"), "{refused}");
     let long = Bytes::from(vec![0; DENIAL_BYTES_MAX + 1]);
     assert!(matches!(peer.deny(&long).await.unwrap_err(), RequestError::TooLong { .. }));
+}
+
+// T31, T23
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn control_gets_documents_of_a_node_and_nothing_else() {
+    let (organisation, board) = (Organisation::new(), Board::new());
+    let (node, agent, _peer) = meet(&organisation, &board).await;
+    let folder = organisation.dir.path().join("control");
+    let member = Member::Control { id: random_label() };
+    organisation.authority.issue(member, Validity::from_now(LEAF_LIFETIME), &folder).unwrap();
+    let identity = Some(Identity::load(&folder).unwrap());
+    let control = organisation.set_up(Setup { identity, ..Setup::of(Role::Control) });
+    let peer = control.fetcher.endpoint().connect(node.address).await.unwrap();
+    let timestamp = peer.document(&place("metadata/timestamp.json"), 100).await.unwrap();
+    assert_eq!(timestamp, Some(Bytes::from("the timestamp")));
+    let refused =
+        |error: RequestError| matches!(error, RequestError::Refused(Refusal::OutOfBounds));
+    assert!(refused(peer.watch().await.unwrap_err()));
+    assert!(refused(peer.deny(&Bytes::from("a denial")).await.unwrap_err()));
+    assert!(board.latest.borrow().denials.is_empty());
+    // A device has nothing to tell it, and does not let it in.
+    let asked = async {
+        let peer = control.fetcher.endpoint().connect(agent.address).await.ok()?;
+        peer.document(&place("metadata/timestamp.json"), 100).await.ok()
+    };
+    assert_eq!(asked.await, None);
 }
