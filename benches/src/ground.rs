@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -69,6 +70,14 @@ impl Ground {
     pub(crate) fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path(name);
         std::fs::create_dir(&path)?;
+        Ok(path)
+    }
+
+    /// Writes a file that only its owner reads.
+    pub(crate) fn secret(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        let path = self.path(name);
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(text.as_bytes())?;
         Ok(path)
     }
 

@@ -9,6 +9,8 @@
 //! | One content to a crowd | [`fan_out`] |
 //! | A vendor's index, verified and parsed | [`index`] |
 //! | 1,000 approvals, evaluated | [`evaluate`] |
+//! | Orders on their way: one device, a thousand of them | [`orders`] |
+//! | Machines that join | [`join`] |
 //! | The caching proxy; a line that is slow | [`proxy`], [`mod@line`] |
 //! | A file into the store; a node that starts again | [`add`], [`restart`] |
 //! | How large, how often, on what? | [`scale`] |
@@ -26,9 +28,11 @@ mod evaluate;
 mod fan_out;
 mod ground;
 mod index;
+mod join;
 mod large;
 mod line;
 mod nginx;
+mod orders;
 mod process;
 mod program;
 mod proxy;
@@ -82,6 +86,10 @@ enum Job {
     Proxy,
     /// 1,000 approvals, read and evaluated as a device does.
     Evaluate,
+    /// A device that refreshes; one control that pushes to 1,000 agents: time and memory.
+    Orders,
+    /// 1,000 machines that join at control's enrolment port.
+    Join,
     /// Until a node listens again that was killed with half of 8 GiB.
     Restart,
 }
@@ -125,6 +133,8 @@ impl Job {
             Self::Index => index::run(scale),
             Self::Proxy => proxy::run(scale),
             Self::Evaluate => evaluate::run(scale),
+            Self::Orders => orders::run(scale),
+            Self::Join => join::run(scale),
             Self::Restart => restart::run(scale),
         }
     }

@@ -4,8 +4,8 @@
 //! mark of resident memory, which is sampled because it goes with the process.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -118,20 +118,41 @@ impl Daemon {
 
     /// Starts a program and waits for a line that holds `mark`; returns the line's rest.
     pub(crate) fn saying(command: &mut Command, mark: &str) -> anyhow::Result<(Self, String)> {
-        let mut daemon = Self::start(command.stdout(Stdio::piped()))?;
-        let rest = daemon.line_with(mark)?;
-        let said = rest.with_context(|| format!("{} never said {mark:?}", daemon.said))?;
+        let (daemon, [said]) = Self::saying_all(command, [mark])?;
         Ok((daemon, said))
     }
 
-    fn line_with(&mut self, mark: &str) -> anyhow::Result<Option<String>> {
-        let stdout = self.child.stdout.as_mut().context("the output was asked for")?;
-        for line in BufReader::new(stdout).lines() {
-            if let Some((_, rest)) = line?.split_once(mark) {
-                return Ok(Some(rest.trim().to_owned()));
-            }
+    /// Starts a program and waits for lines that hold `marks`, in this order; returns the lines' rests.
+    pub(crate) fn saying_all<const N: usize>(
+        command: &mut Command,
+        marks: [&str; N],
+    ) -> anyhow::Result<(Self, [String; N])> {
+        let mut daemon = Self::start(command.stdout(Stdio::piped()))?;
+        // It stays the daemon's own, so that the program may go on printing.
+        let stdout = daemon.child.stdout.as_mut().context("the output was asked for")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let mut rests = [const { String::new() }; N];
+        for (rest, mark) in rests.iter_mut().zip(marks) {
+            *rest = loop {
+                let line = lines.next();
+                let line =
+                    line.with_context(|| format!("{} never said {mark:?}", daemon.said))??;
+                if let Some((_, rest)) = line.split_once(mark) {
+                    break rest.trim().to_owned();
+                }
+            };
         }
-        Ok(None)
+        drop(lines);
+        Ok((daemon, rests))
+    }
+
+    /// Starts a program and returns the lines that it prints.
+    pub(crate) fn speaking(
+        command: &mut Command,
+    ) -> anyhow::Result<(Self, Lines<BufReader<ChildStdout>>)> {
+        let mut daemon = Self::start(command.stdout(Stdio::piped()))?;
+        let stdout = daemon.child.stdout.take().context("the output was asked for")?;
+        Ok((daemon, BufReader::new(stdout).lines()))
     }
 
     /// Starts a program.

@@ -28,6 +28,11 @@ impl Program {
         command
     }
 
+    /// Returns a command of it without anything.
+    pub(crate) fn plain(&self) -> Command {
+        Command::new(&self.0)
+    }
+
     /// Starts a node for a data folder and returns it with its address.
     pub(crate) fn node(&self, data: &Path) -> anyhow::Result<(Daemon, String)> {
         Daemon::listening(self.command("node", data).args(["--listen", "127.0.0.1:0"]))

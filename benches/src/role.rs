@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::index::Chain;
+use crate::orders::Followers;
 use crate::{bare, crowd};
 
 /// What one process of a measurement does.
@@ -73,6 +74,8 @@ pub(crate) enum Role {
     },
     /// Verify a vendor's Release and an index, and parse the index.
     Index(Chain),
+    /// Have many agents follow the orders; prints what all of them have verified at least.
+    Followers(Followers),
 }
 
 /// What every process is told.
@@ -138,6 +141,7 @@ impl Role {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Index(chain) => chain.read(),
+            Self::Followers(followers) => followers.run(),
             Self::Serve { common, store } => common.runtime()?.block_on(serve(&common, &store)),
             Self::Fetch { common, store, from, content } => {
                 common.runtime()?.block_on(fetch(&common, &store, from, content))

@@ -15,6 +15,9 @@ const MTU_ETHERNET: u16 = 1_452;
 /// Clients of the crowds that are measured.
 const CROWDS: [usize; 2] = [50, 200];
 
+/// Approvals that are published while orders are measured.
+const APPROVALS: [usize; 2] = [100, 1_000];
+
 /// How large, how often, and on what.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Scale {
@@ -30,6 +33,12 @@ pub(crate) struct Scale {
     /// Clients of a crowd; may be repeated.
     #[arg(long, value_name = "N", default_values_t = CROWDS)]
     clients: Vec<usize>,
+    /// Agents that follow one control, or join it.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    agents: usize,
+    /// Approvals that are published before a device refreshes; may be repeated. The agents begin with the first.
+    #[arg(long, value_name = "N", default_values_t = APPROVALS)]
+    approvals: Vec<usize>,
     /// Measure at one path MTU only.
     #[arg(long, value_enum)]
     mtu: Option<Mtu>,
@@ -88,6 +97,16 @@ impl Scale {
     /// Returns how many clients each crowd has.
     pub(crate) fn crowds(&self) -> &[usize] {
         &self.clients
+    }
+
+    /// Returns how many agents follow, or join.
+    pub(crate) const fn agents(&self) -> usize {
+        self.agents
+    }
+
+    /// Returns how many approvals are published, each number measured by itself.
+    pub(crate) fn approvals(&self) -> &[usize] {
+        &self.approvals
     }
 
     /// Returns the path MTUs to measure at.

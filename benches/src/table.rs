@@ -109,6 +109,18 @@ impl Table {
         self.notes.push(note.into());
     }
 
+    /// Adds a sentence for each contestant: what a run took of the processors.
+    pub(crate) fn note_cpu(&mut self) {
+        let cpu = |row: &Row| {
+            let (server, clients) = (
+                row.median(|sample| sample.server_cpu_s),
+                row.median(|sample| sample.client_cpu_s),
+            );
+            format!("Processor, {}: server {server:.2} s, clients {clients:.2} s.", row.name)
+        };
+        self.notes.extend(self.rows.iter().map(cpu).collect::<Vec<_>>());
+    }
+
     /// Returns the row of a contestant.
     pub(crate) fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.name == name)

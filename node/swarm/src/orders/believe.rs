@@ -124,12 +124,13 @@ impl Believer {
         self.update(From::Folder(repository.clone()))
     }
 
-    /// Brings what is believed up to date from a peer.
+    /// Brings what is believed up to date from a peer, which is asked on `runtime`. Waits for both, and so must not be
+    /// called on the runtime's own threads.
     ///
     /// # Errors
     ///
     /// [`RefreshError`].
-    pub(super) fn refresh(&mut self, from: Peer, runtime: Handle) -> Result<(), RefreshError> {
+    pub fn refresh(&mut self, from: Peer, runtime: Handle) -> Result<(), RefreshError> {
         self.update(From::Peer(from, runtime))
     }
 
