@@ -137,8 +137,14 @@ impl Join {
                     Err(error) => {
                         failure = Failure::from_error(kind_of(&error), &error);
                         // Control has spoken; another of its addresses says the same.
-                        if let JoinError::Refused(refusal) = &error {
-                            return Err(with_help(failure, refusal));
+                        match &error {
+                            JoinError::Refused(refusal) => {
+                                return Err(with_help(failure, refusal));
+                            }
+                            JoinError::Connect(ConnectError::Silent { .. }) => {
+                                failure = failure.with_help(PASSED_ON);
+                            }
+                            _ => {}
                         }
                     }
                 }
@@ -158,6 +164,9 @@ impl Join {
         Token::parse(&text).map_err(|error| Failure::from_error(Kind::Usage, &error))
     }
 }
+
+/// What may be wrong where nothing comes back: a node's port answers nothing by itself.
+const PASSED_ON: &str = "if a node listens there, ask at it whether control runs, and whether its [join_relay] names control's `join` address";
 
 fn with_help(failure: Failure, refusal: &JoinRefusal) -> Failure {
     match refusal {

@@ -20,7 +20,8 @@ Examples:
 
   sutler node --data /srv/sutler --print-apt-config > 00sutler
 
-Prints `listening ADDR` when ready, then `metrics URL` and `proxy URL` if the config turns them on. SIGINT and SIGTERM let open requests finish, then exit 0.";
+Prints `listening ADDR` when ready, then `metrics URL`, `proxy URL` and `join ADDR`, where devices ask that reach
+only this node, if the config turns them on. SIGINT and SIGTERM let open requests finish, then exit 0.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -55,7 +56,12 @@ impl Node {
             if let Some(proxy) = &proxy {
                 output.line(format_args!("proxy {proxy}"))?;
             }
-            output.json(&json!({ "listening": address, "http": http, "proxy": proxy }))?;
+            let join = node.join_relay_address();
+            if let Some(join) = join {
+                output.line(format_args!("join {join}"))?;
+            }
+            let said = json!({ "listening": address, "http": http, "proxy": proxy, "join": join });
+            output.json(&said)?;
             Ok(node.run(stop).await?)
         })
     }
