@@ -20,7 +20,7 @@ use sutler_control::repository::ReadError;
 use sutler_control::{Folder, State, reports, submission};
 use sutler_node::failure::{Failure, Kind};
 use sutler_orders::text::{Line, Utc};
-use sutler_protocol::manifest::{KeyId, SigningKey};
+use sutler_protocol::manifest::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::output::{Output, Stop, printable};
@@ -200,7 +200,7 @@ impl SignArgs {
     /// Says who does what, by the name that the first key has among the admins.
     pub(crate) fn note(&self, state: &State, what: &str, now: Timestamp) -> Note {
         let by = self.keys.first().and_then(|path| path.file_stem()?.to_str()?.parse().ok());
-        let by = by.filter(|name: &Line| admins(state).contains_key(name.as_str()));
+        let by = by.filter(|name: &Line| state.admins().contains_key(name.as_str()));
         let by = by.unwrap_or_else(|| user().parse().unwrap_or_else(|_| line("somebody")));
         let what = what.parse().unwrap_or_else(|_| line("a change"));
         Note { by, at: Utc::of(now), what, reason: self.reason.clone() }
@@ -447,14 +447,6 @@ pub(crate) fn draft_failure(error: &KeepDraftError) -> Failure {
         _ => Kind::File,
     };
     Failure::from_error(kind, error)
-}
-
-/// Returns the ids of the admins' keys by their names, as the targets have them.
-pub(crate) fn admins(state: &State) -> std::collections::BTreeMap<String, KeyId> {
-    let ours = state.targets.document().extra.get("sutler");
-    let admins = ours.and_then(|ours| ours.get("admins")).and_then(Value::as_object);
-    let named = admins.into_iter().flatten();
-    named.filter_map(|(name, id)| Some((name.clone(), KeyId::from(id.as_str()?)))).collect()
 }
 
 fn count(signatures: u64) -> String {

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use sutler_cache::Store;
 use sutler_swarm::Endpoint;
-use sutler_swarm::enrol::Enrolment;
+use sutler_swarm::enrol::{Enrolment, TokenKeys};
 use sutler_swarm::identity::PeerVerifier;
 use sutler_swarm::orders::{Believer, Board, FollowError, Mirror, Place, Reports};
 use tokio::task::JoinSet;
@@ -43,7 +43,7 @@ use self::desk::{Desk, OpenDesk, Tools, open_audit};
 use self::http::HttpServer;
 pub use self::joining::JoiningError;
 use crate::key::OpenKeyError;
-use crate::members::Members;
+use crate::members::{Members, TokenMakers};
 use crate::organisation::{Folder, FolderError};
 use crate::reports::{self, Keeper};
 use crate::repository::ReadError;
@@ -132,7 +132,9 @@ impl Daemon {
         let root = repository.read(&root).map_err(disk(data))?;
         let reports = Some(Arc::new(reports) as Arc<dyn Reports>);
         let board = Board::new(&orders, folder.organisation().clone(), reports);
-        let joining = config.join.map(|address| joining::open(address, data, &endpoint));
+        let makers = TokenMakers::new(TokenKeys::of_roots(endpoint.identity().roots()));
+        let joining =
+            config.join.map(|address| joining::open(address, data, &endpoint, makers.clone()));
         let joining = joining.transpose()?.map(|port| {
             let address = port.local_address().map_err(disk(data))?;
             Ok::<_, DaemonError>((address, port))
@@ -144,7 +146,7 @@ impl Daemon {
         let folder = data.to_owned();
         let uploads = Uploads::open(&data.join("repository"), store.free_bytes_min());
         let uploads = uploads.map_err(disk(data))?;
-        let tools = Tools { folder, keys, audit, believer, repository, store, uploads };
+        let tools = Tools { folder, keys, audit, believer, repository, store, uploads, makers };
         let uploads = tools.uploads.clone();
         let (desk, open_desk) = Desk::open(tools)?;
         let http = config.http.map(|address| {

@@ -25,18 +25,20 @@ use sutler_protocol::join::{Join, JoinRefusal};
 use sutler_swarm::enrol::csr::ProvenKey;
 use sutler_swarm::enrol::renew::due;
 use sutler_swarm::enrol::token::{Grant, NotGranted, Presented, TokenId};
-use sutler_swarm::enrol::{Granted, JoinOutcome, Registrar, TokenKeys};
+use sutler_swarm::enrol::{Granted, JoinOutcome, Registrar};
 use sutler_swarm::gateway::causes;
 use sutler_swarm::identity::{
     Authority, Credentials, IssueError, KeyHash, Member, PeerName, Revocations, Validity,
 };
 
 mod folder;
+mod makers;
 mod record;
 mod roots;
 
 use folder::Folder;
 pub use folder::OpenError;
+pub use makers::TokenMakers;
 pub use record::{Record, Standing};
 pub use roots::RootFolder;
 
@@ -49,7 +51,7 @@ pub struct Powers {
     /// Certifies members: the intermediate of `sutler org intermediate`.
     pub authority: Authority,
     /// Who may make tokens.
-    pub token_keys: TokenKeys,
+    pub token_makers: TokenMakers,
     /// The published `root.json` files.
     pub root_files: RootFolder,
     /// Who is given nothing any more.
@@ -287,7 +289,7 @@ impl Registrar for Members {
         let (statement, signature) = (join.statement.clone(), join.signature.clone());
         let presented = Presented { statement, signature, secret: join.secret };
         let (grant, token) =
-            presented.verify(&self.powers.token_keys).map_err(|_| JoinRefusal::Token)?;
+            presented.verify(&self.powers.token_makers.now()).map_err(|_| JoinRefusal::Token)?;
         let key = ProvenKey::of(&join.csr)
             .map_err(|error| JoinRefusal::Csr { detail: error.to_string() })?;
         let names_our_root = |root: &CertificateDer<'_>| {

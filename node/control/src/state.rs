@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde_json::Value;
 use sutler_protocol::manifest::{
-    Believed, Delegation, RoleKeys, RoleName, Root, Snapshot, TargetPath, Targets, Timestamp,
-    Version,
+    Believed, Delegation, KeyId, RoleKeys, RoleName, Root, Snapshot, TargetPath, Targets,
+    Timestamp, Version,
 };
 
 /// What a repository says now.
@@ -50,6 +51,24 @@ impl State {
     /// Returns who signs for a delegated role, if there is a delegation to it.
     pub fn keys_of(&self, role: &RoleName) -> Option<RoleKeys> {
         self.targets.delegations.as_ref()?.keys_of(role)
+    }
+
+    /// Returns the ids of the admins' keys by their names, as the targets have them.
+    pub fn admins(&self) -> BTreeMap<String, KeyId> {
+        let ours = self.targets.document().extra.get("sutler");
+        let admins = ours.and_then(|ours| ours.get("admins")).and_then(Value::as_object);
+        let named = admins.into_iter().flatten();
+        named.filter_map(|(name, id)| Some((name.clone(), KeyId::from(id.as_str()?)))).collect()
+    }
+
+    /// Returns the admins' public keys. One that is of another kind than ed25519, or listed nowhere, is left out.
+    pub fn admin_keys(&self) -> Vec<[u8; 32]> {
+        let delegated = self.targets.delegations.as_ref().map(|delegations| &delegations.keys);
+        let key = |id: &KeyId| {
+            let listed = self.root.keys.get(id);
+            listed.or_else(|| delegated?.get(id))?.as_ed25519()
+        };
+        self.admins().values().filter_map(key).collect()
     }
 
     /// Returns the contents that are published, with their paths and roles.

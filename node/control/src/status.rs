@@ -65,8 +65,6 @@ fn standing(
 
 /// Returns what the holder of a key is called, else the beginning of its id.
 pub fn name(state: &State, id: &KeyId) -> String {
-    let ours = state.targets.document().extra.get("sutler");
-    let admins = ours.and_then(|ours| ours.get("admins")).and_then(serde_json::Value::as_object);
-    let named = admins.into_iter().flatten().find(|(_, held)| held.as_str() == Some(id.as_str()));
-    named.map_or_else(|| id.as_str().chars().take(12).collect(), |(name, _)| name.clone())
+    let named = state.admins().into_iter().find(|(_, held)| held == id);
+    named.map_or_else(|| id.as_str().chars().take(12).collect(), |(name, _)| name)
 }

@@ -39,7 +39,7 @@ mod verifier;
 
 pub use authority::{
     Authority, AuthorityCreateError, AuthorityOpenError, INTERMEDIATE_LIFETIME, IssueError,
-    LEAF_LIFETIME, Validity,
+    LEAF_LIFETIME, Validity, read_roots,
 };
 pub use clock::TrustedClock;
 pub use instance::{Holders, INSTANCE_BYTES, Instance, Instances, instance_here};

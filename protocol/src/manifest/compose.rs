@@ -41,6 +41,13 @@ impl Key {
         }
     }
 
+    /// Returns the public key, if it is an ed25519 key.
+    pub fn as_ed25519(&self) -> Option<[u8; 32]> {
+        let is_one = self.keytype == "ed25519" && self.scheme == "ed25519";
+        let public = self.keyval.public.as_deref().filter(|_| is_one)?;
+        super::digest::unhex(public)?.try_into().ok()
+    }
+
     /// Returns the id that the specification has for it: the SHA-256 of its canonical form (4.2).
     pub fn id(&self) -> KeyId {
         let value = serde_json::to_value(self).expect("text and JSON are JSON");

@@ -101,7 +101,12 @@ impl SigningKey {
 
     /// Signs any bytes: free-standing statements have no envelope of the manifest.
     pub fn sign(&self, message: &[u8]) -> Signature {
-        Signature { keyid: self.id.clone(), sig: hex(self.pair.sign(message).as_ref()) }
+        Signature { keyid: self.id.clone(), sig: hex(&self.sign_raw(message)) }
+    }
+
+    /// Signs bytes of something that says by itself whose signature counts.
+    pub fn sign_raw(&self, message: &[u8]) -> Vec<u8> {
+        self.pair.sign(message).as_ref().to_vec()
     }
 }
 

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 use sutler_node::failure::{Failure, Kind};
 use sutler_protocol::manifest::bounds::ROOT_BYTES_MAX;
 use sutler_swarm::identity::{
     Authority, AuthorityCreateError, AuthorityOpenError, INTERMEDIATE_LIFETIME, IssueError,
-    LEAF_LIFETIME, Label, Member, Organisation, Validity, random_label,
+    LEAF_LIFETIME, Label, Member, Organisation, Validity, random_label, read_roots,
 };
 
 use crate::command::found::Found;
@@ -285,15 +284,17 @@ impl Issue {
 
 /// Opens the authority in `org_dir`.
 pub(crate) fn open(org_dir: &Path) -> Result<Authority, Failure> {
-    Authority::open(org_dir).map_err(|error| {
-        let kind = match &error {
-            AuthorityOpenError::Exposed { .. } | AuthorityOpenError::KeyMismatch { .. } => {
-                Kind::Refused
-            }
-            _ => Kind::File,
-        };
-        Failure::from_error(kind, &error)
-    })
+    Authority::open(org_dir).map_err(|error| not_opened(&error))
+}
+
+fn not_opened(error: &AuthorityOpenError) -> Failure {
+    let kind = match error {
+        AuthorityOpenError::Exposed { .. } | AuthorityOpenError::KeyMismatch { .. } => {
+            Kind::Refused
+        }
+        _ => Kind::File,
+    };
+    Failure::from_error(kind, error)
 }
 
 pub(crate) fn not_issued(error: &IssueError) -> Failure {
@@ -307,13 +308,10 @@ pub(crate) fn not_issued(error: &IssueError) -> Failure {
     Failure::from_error(kind, error)
 }
 
-/// Returns the roots that members of the authority believe: one at least, the first of which signs.
-pub(crate) fn roots(authority: &Authority) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let roots = CertificateDer::pem_slice_iter(authority.roots_pem().as_bytes());
-    match roots.collect::<Result<Vec<_>, _>>() {
-        Ok(roots) if !roots.is_empty() => Ok(roots),
-        _ => Err(Failure::new(Kind::File, "the authority's ca.pem holds no certificate")),
-    }
+/// Returns the roots that members of the organisation in `org_dir` believe: one at least, the first of which is its
+/// own.
+pub(crate) fn roots(org_dir: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    read_roots(org_dir).map_err(|error| not_opened(&error))
 }
 
 fn lifetime(days: Option<u32>, otherwise: Duration) -> Duration {

@@ -1,4 +1,7 @@
 //! `sutler token new`: an admin's word, in one string, that machines of a site may join.
+//!
+//! It is signed with the key of the organisation's authority, or with an admin's own: control honours those of the
+//! admins that the published targets name at the moment when a machine asks.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,15 +13,18 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use rustls::pki_types::UnixTime;
 use serde_json::json;
+use sutler_control::key;
 use sutler_control::members::RootFolder;
 use sutler_node::failure::{Failure, Kind};
 use sutler_protocol::join::ROOT_BYTES_MAX;
+use sutler_protocol::manifest::SigningKey;
 use sutler_swarm::enrol::token::{TTL_MAX, USES_MAX, hex, sha256};
 use sutler_swarm::enrol::{Grant, JoinRole, Token};
-use sutler_swarm::identity::Label;
+use sutler_swarm::identity::{Authority, Label, Organisation};
 
 use super::org;
 use crate::output::{Output, Stop};
+use crate::signing::{self, PassphraseArgs, key_failure};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
@@ -30,12 +36,16 @@ const NEW_EXAMPLES: &str = "\
 Examples:
   sutler token new --org-dir ./acme --site paris --role agent --at control.acme.example:7440 --uses 40
   sutler token new --org-dir ./acme --site paris --role node --id n1 --at 192.0.2.7:7440 --net 192.0.2.0/24
-  sutler token new --org-dir ./acme --site paris --role agent --at 192.0.2.7:7440 --ttl 7d --hold";
+  sutler token new --org-dir ./acme --site paris --role agent --at 192.0.2.7:7440 --ttl 7d --hold
+  sutler token new --org-dir ./acme --site paris --role agent --at 192.0.2.7:7440 --key anna.key
+
+By --key an admin signs: the folder then needs org.json, ca.pem and the repository, and no authority's key. Such a
+token is good for as long as the published targets name the admin; removing an admin ends their tokens.";
 
 #[derive(Debug, Args)]
 #[command(after_help = NEW_EXAMPLES)]
 pub(crate) struct New {
-    /// The folder that `sutler org init` made; the token is signed with the key in it.
+    /// The folder that `sutler org init` made; the token is signed with the authority's key in it, unless by --key.
     #[arg(long, value_name = "DIR", env = "SUTLER_ORG_DIR", default_value = ".")]
     org_dir: PathBuf,
     /// The site that joiners belong to.
@@ -65,6 +75,19 @@ pub(crate) struct New {
     /// The root.json that joiners begin to believe [default: the newest in the folder's repository].
     #[arg(long, value_name = "FILE")]
     root_json: Option<PathBuf>,
+    /// An admin's key file to sign with, instead of the authority's key.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+/// Who signs a token.
+enum Maker {
+    /// The organisation's own authority.
+    Authority(Box<Authority>),
+    /// An admin of the organisation.
+    Admin(Organisation, SigningKey),
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -85,13 +108,13 @@ impl TokenCommand {
 
 impl New {
     fn run(self, output: Output) -> Result<(), Stop> {
-        let authority = org::open(&self.org_dir)?;
+        let maker = self.maker()?;
         let root_json = self.root_json()?;
-        let roots = org::roots(&authority)?;
+        let roots = org::roots(&self.org_dir)?;
         let now = UnixTime::now().as_secs();
         let expires = UnixTime::since_unix_epoch(Duration::from_secs(now) + self.ttl);
         let grant = Grant {
-            organisation: authority.organisation().clone(),
+            organisation: maker.organisation().clone(),
             site: self.site,
             role: match self.role {
                 TokenRole::Node => JoinRole::Node,
@@ -108,11 +131,10 @@ impl New {
         };
         let mut refused = None;
         let token = Token::make(grant, |statement| {
-            let signed = authority.sign_statement(statement);
-            signed.map_err(|error| refused = Some(error)).unwrap_or_default()
+            maker.sign(statement).map_err(|failure| refused = Some(failure)).unwrap_or_default()
         });
-        if let Some(error) = refused {
-            return Err(org::not_issued(&error).into());
+        if let Some(failure) = refused {
+            return Err(failure.into());
         }
         let token = token.map_err(|error| Failure::from_error(Kind::Usage, &error))?;
         output.line(&*token.text())?;
@@ -123,6 +145,22 @@ impl New {
             "role": token.grant().role, "uses": self.uses, "hold": self.hold,
             "expires": expires.map(|expires| expires.to_string()),
         }))
+    }
+
+    fn maker(&self) -> Result<Maker, Failure> {
+        let Some(path) = &self.key else {
+            return org::open(&self.org_dir).map(Box::new).map(Maker::Authority);
+        };
+        let folder = signing::open(&self.org_dir)?;
+        let state = signing::state(&folder)?;
+        let passphrase = self.passphrase.get(&format!("Passphrase of {}", path.display()))?;
+        let key = key::open(path, &passphrase).map_err(|error| key_failure(&error))?;
+        if !state.admins().values().any(|id| id == key.id()) {
+            let what = format!("sign a token with {}: it is no admin's key", path.display());
+            let help = "`sutler key status` says whom the published targets name";
+            return Err(Failure::new(Kind::Refused, what).with_help(help));
+        }
+        Ok(Maker::Admin(folder.organisation().clone(), key))
     }
 
     fn root_json(&self) -> Result<Vec<u8>, Failure> {
@@ -147,6 +185,24 @@ impl New {
             return Err(Failure::new(Kind::File, what));
         }
         Ok(root)
+    }
+}
+
+impl Maker {
+    fn organisation(&self) -> &Organisation {
+        match self {
+            Self::Authority(authority) => authority.organisation(),
+            Self::Admin(organisation, _) => organisation,
+        }
+    }
+
+    fn sign(&self, statement: &[u8]) -> Result<Vec<u8>, Failure> {
+        match self {
+            Self::Authority(authority) => {
+                authority.sign_statement(statement).map_err(|error| org::not_issued(&error))
+            }
+            Self::Admin(_, key) => Ok(key.sign_raw(statement)),
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use tracing::{error, info, warn};
 use super::stock::stock;
 use crate::audit::{Audit, AuditError, Deed, Head};
 use crate::change::Note;
+use crate::members::TokenMakers;
 use crate::online::{self, OnlineKeys};
 use crate::organisation::{Folder, FolderError, PublishError};
 use crate::repository::{ReadError, RoleError};
@@ -67,6 +68,8 @@ pub struct Tools {
     pub store: Store,
     /// What published contents lack here.
     pub uploads: Uploads,
+    /// Whose tokens count: the admins of what is published are told to it.
+    pub makers: TokenMakers,
 }
 
 /// Hands things in at the desk. Cheap to clone.
@@ -308,6 +311,7 @@ impl Clerk {
         let state = state_of(folder)?;
         self.shown = Some(state.timestamp.bytes().clone());
         self.tools.uploads.know(&state);
+        self.tools.makers.set_admins(state.admin_keys());
         stock(&self.tools.folder.join("repository"), &state, &self.tools.store);
         Ok(state.timestamp.version().number())
     }

@@ -2,7 +2,7 @@
 //! certificate yet.
 //!
 //! It stands on an authority that can name nodes and agents and nobody else, and on tokens that were made
-//! where the organisation's own keys are. Whoever the orders revoke renews nothing.
+//! where the organisation's own keys or an admin's are. Whoever the orders revoke renews nothing.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use sutler_swarm::Endpoint;
 use sutler_swarm::endpoint::BindError;
-use sutler_swarm::enrol::{EnrolLimits, Enrolment, TokenKeys};
+use sutler_swarm::enrol::{EnrolLimits, Enrolment};
 use sutler_swarm::identity::{Authority, AuthorityOpenError};
 
-use crate::members::{MEMBER_LIFETIME, Members, OpenError, Powers, RootFolder};
+use crate::members::{MEMBER_LIFETIME, Members, OpenError, Powers, RootFolder, TokenMakers};
 
 /// Why no machine can join.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +29,8 @@ pub enum JoiningError {
     Bind(#[source] BindError),
 }
 
-/// Opens the port at `address` for the control in `data`. Must be called within a tokio runtime; waits
-/// for the disk.
+/// Opens the port at `address` for the control in `data`, where the tokens of `token_makers` count. Must be
+/// called within a tokio runtime; waits for the disk.
 ///
 /// # Errors
 ///
@@ -39,11 +39,12 @@ pub(super) fn open(
     address: SocketAddr,
     data: &Path,
     endpoint: &Endpoint,
+    token_makers: TokenMakers,
 ) -> Result<Enrolment<Members>, JoiningError> {
     let (identity, revocations) = (endpoint.identity(), endpoint.revocations().clone());
     let powers = Powers {
         authority: Authority::open(&data.join("authority")).map_err(JoiningError::Authority)?,
-        token_keys: TokenKeys::of_roots(identity.roots()),
+        token_makers,
         root_files: RootFolder::new(data.join("repository/metadata")),
         revocations: revocations.clone(),
         lifetime: MEMBER_LIFETIME,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::UnixTime;
 use sutler_protocol::join::JoinRefusal;
+use sutler_protocol::manifest::SigningKey;
 use sutler_swarm::enrol::Token;
 use sutler_swarm::enrol::client::{JoinError, Joined, Mismatch, check};
 use sutler_swarm::enrol::device::Existing;
@@ -169,6 +170,34 @@ async fn wrong_ca_hash_is_found_in_the_handshake() {
     let foreign = RefusalCause::ForeignAuthority;
     assert!(matches!(source, HandshakeRefusal::ByUs { cause, .. } if cause == foreign));
     assert!(namesake.records().is_empty());
+}
+
+// T10: whoever was an admin when a token was made lets nobody join once the targets name others.
+#[test]
+fn only_those_who_are_admins_now_let_machines_join() {
+    let acme = World::new("acme");
+    let (members, [anna, eve]) =
+        (acme.members(), [7, 8].map(|seed| SigningKey::from_seed(&[seed; 32])));
+    let public = |key: &SigningKey| key.key().as_ed25519().unwrap();
+    let by = |key: &SigningKey| {
+        let grant = sutler_swarm::enrol::Grant { uses: 10, ..acme.grant() };
+        Token::make(grant, |statement| key.sign_raw(statement)).unwrap()
+    };
+    let (annas, eves) = (by(&anna), by(&eve));
+    let ask = |token: &Token, csr: &[u8]| decide(&members, token, csr, local());
+    // Nobody has published that she is one yet.
+    assert_eq!(ask(&annas, &new_key().1).unwrap_err(), JoinRefusal::Token);
+    acme.makers.set_admins([public(&anna)]);
+    let (_key, joined) = new_key();
+    assert!(ask(&annas, &joined).unwrap().is_some());
+    assert_eq!(ask(&eves, &new_key().1).unwrap_err(), JoinRefusal::Token);
+    acme.makers.set_admins([public(&eve)]);
+    assert_eq!(ask(&annas, &new_key().1).unwrap_err(), JoinRefusal::Token);
+    assert_eq!(ask(&annas, &joined).unwrap_err(), JoinRefusal::Token);
+    assert!(ask(&eves, &new_key().1).unwrap().is_some());
+    // The authority's own are good whoever is an admin, and who has joined stays a member.
+    assert!(ask(&acme.token(|_| {}), &new_key().1).unwrap().is_some());
+    assert_eq!(acme.records().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

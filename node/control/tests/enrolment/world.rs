@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
 use sutler_control::Members;
-use sutler_control::members::{MEMBER_LIFETIME, Powers, Record, RootFolder};
+use sutler_control::members::{MEMBER_LIFETIME, Powers, Record, RootFolder, TokenMakers};
 use sutler_protocol::join::JoinRefusal;
 use sutler_swarm::enrol::client::{self, JoinError, Joined};
 use sutler_swarm::enrol::device::{Begun, Existing, Joiner};
@@ -30,6 +30,7 @@ pub(super) struct World {
     pub(super) folder: TempDir,
     pub(super) authority: Authority,
     pub(super) revocations: Revocations,
+    pub(super) makers: TokenMakers,
     control: Identity,
 }
 
@@ -53,7 +54,8 @@ impl World {
         std::fs::create_dir(at("metadata")).unwrap();
         std::fs::write(at("metadata/1.root.json"), ROOT_JSON).unwrap();
         let control = Identity::load(&at("control")).unwrap();
-        Self { authority, revocations: Revocations::default(), control, folder }
+        let makers = TokenMakers::new(TokenKeys::of_roots(control.roots()));
+        Self { authority, revocations: Revocations::default(), makers, control, folder }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -64,7 +66,7 @@ impl World {
     pub(super) fn members(&self) -> Members {
         let powers = Powers {
             authority: Authority::open(&self.path("below")).unwrap(),
-            token_keys: TokenKeys::of_roots(self.control.roots()),
+            token_makers: self.makers.clone(),
             root_files: RootFolder::new(self.path("metadata")),
             revocations: self.revocations.clone(),
             lifetime: MEMBER_LIFETIME,

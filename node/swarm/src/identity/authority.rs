@@ -498,6 +498,20 @@ fn organisation_text(organisation: &Organisation) -> String {
     serde_json::to_string(&file).expect("a number and a string are JSON") + "\n"
 }
 
+/// Reads the roots that members of the organisation in the folder `dir` believe, one at least, the first of
+/// which is its own. The authority's key need not be there.
+///
+/// # Errors
+///
+/// [`AuthorityOpenError`].
+pub fn read_roots(dir: &Path) -> Result<Vec<CertificateDer<'static>>, AuthorityOpenError> {
+    let path = dir.join(ROOTS_FILE);
+    let pem = files::read(&path).map_err(|source| read_error(&path, source))?;
+    let roots = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let roots = roots.ok().filter(|roots| !roots.is_empty());
+    roots.ok_or(AuthorityOpenError::Unparsable { path })
+}
+
 fn read_organisation(path: &Path) -> Result<Organisation, AuthorityOpenError> {
     let text = files::read(path).map_err(|source| read_error(path, source))?;
     let unparsable = || AuthorityOpenError::Unparsable { path: path.to_owned() };
