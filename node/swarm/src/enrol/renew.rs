@@ -74,7 +74,7 @@ pub fn pause(failures: u32) -> Duration {
 /// [`RenewalError`]; the old certificate is there still.
 pub async fn renew_now(dir: &Path, clock: &TrustedClock) -> Result<Identity, RenewalError> {
     let identity = Identity::load_to_renew(dir).map_err(RenewalError::Load)?;
-    clock.raise(identity.begins());
+    clock.begin(identity.begins());
     let csr = csr_of(dir).map_err(RenewalError::Device)?;
     let mut last = RenewalError::Nowhere;
     for address in control_addresses(dir).map_err(RenewalError::Device)? {

@@ -124,7 +124,7 @@ impl<R: Registrar> Enrolment<R> {
         limits: EnrolLimits,
         registrar: Arc<R>,
     ) -> Result<Self, BindError> {
-        clock.raise(identity.begins());
+        clock.begin(identity.begins());
         let verifier =
             Arc::new(MemberVerifier::new(identity, revocations).map_err(BindError::Tls)?);
         let tls = server_config(identity, verifier, Arc::new(clock.clone()));
