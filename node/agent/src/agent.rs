@@ -34,7 +34,7 @@ use crate::config::AgentConfig;
 use crate::core::{Core, Round};
 use crate::inventory::facts;
 use crate::plan::{Doing, Next, Trouble};
-use crate::reporting::{EVERY_MIN, Reporting};
+use crate::reporting::Reporting;
 use crate::run::{self, Ended, How, RunError, Started};
 use crate::said;
 use crate::state::{Finding, Found, HowEnded};
@@ -42,7 +42,11 @@ use crate::state::{Finding, Found, HowEnded};
 /// How often it looks by itself: orders have instants of their own, and what enforces its start has 60 s (R80).
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
-/// How soon it looks again at the earliest.
+/// How soon a report may follow another one, unless somebody says otherwise: an approval of a thousand contents is
+/// one report or two.
+pub const REPORTS_APART: Duration = Duration::from_secs(10);
+
+/// How soon it looks again at the earliest, but for the end of a step of its own.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(100);
 
 /// Contents that are fetched at a time: each uses all sources together.
@@ -73,6 +77,8 @@ pub struct Parts {
     pub board: Board,
     /// Where its reports go.
     pub outbox: Outbox,
+    /// How soon one of them may follow another.
+    pub reports_apart: Duration,
     /// What the device's clock says.
     pub clock: fn() -> Timestamp,
 }
@@ -200,6 +206,7 @@ impl Shell {
             is_news = true;
             let Some(round) = self.round().await else { return };
             let wake = self.act(&round, &shutdown);
+            let mut is_own = false;
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 // Cancel-safe: whether something changed is there to be asked again.
@@ -208,7 +215,10 @@ impl Shell {
                 // Cancel-safe: a task is taken out only when it is returned.
                 Some(done) = self.fetches.join_next_with_id() => self.fetched(done),
                 Some(done) = self.step.join_next() => match done {
-                    Ok(event) => self.handle(event, &shutdown).await,
+                    Ok(event) => {
+                        is_own = true;
+                        self.handle(event, &shutdown).await;
+                    }
                     Err(error) => {
                         warn!(%error, "a step ended by a defect");
                         self.busy = None;
@@ -219,8 +229,10 @@ impl Shell {
             if shutdown.is_cancelled() {
                 break;
             }
-            // Many things that happen at a time are looked at once.
-            sleep(LOOK_AGAIN_MIN).await;
+            if !is_own {
+                // Many things that happen at a time are looked at once.
+                sleep(LOOK_AGAIN_MIN).await;
+            }
         }
         self.fetches.shutdown().await;
         // A command that runs was told to end, and is waited for.
@@ -281,8 +293,9 @@ impl Shell {
             }
             let round = core.round(busy, waiting, now, elapsed);
             let identity = parts.fetcher.endpoint().identity();
+            let apart = parts.reports_apart;
             let reported =
-                reporting.report(core, &round.said, identity, &parts.outbox, now, elapsed);
+                reporting.report(core, &round.said, identity, &parts.outbox, (now, elapsed), apart);
             if let Err(error) = reported {
                 warn!(error = said(&error), "no report was made");
             }
@@ -313,7 +326,9 @@ impl Shell {
         let until = plan.wake.map(|wake| wake.duration_since(self.now()));
         let until = until.and_then(|until| Duration::try_from(until).ok());
         // A change is told no later than the bound on reports allows.
-        until.unwrap_or(LOOK_EVERY).min(LOOK_EVERY).min(EVERY_MIN)
+        let is_untold = self.reporting.as_ref().is_some_and(Reporting::is_untold);
+        let look_every = if is_untold { self.parts.reports_apart } else { LOOK_EVERY };
+        until.unwrap_or(LOOK_EVERY).min(look_every)
     }
 
     fn begin(&mut self, next: Next, round: &Round, shutdown: &CancellationToken) {

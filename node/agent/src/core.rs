@@ -447,6 +447,11 @@ impl Core {
         (policies, windows)
     }
 
+    /// Returns the `seq` of each order file that is obeyed.
+    pub const fn seqs(&self) -> &BTreeMap<String, u64> {
+        &self.believed.seqs
+    }
+
     /// Returns what a report says beside the answers.
     pub fn facts(&self) -> &Facts {
         &self.facts

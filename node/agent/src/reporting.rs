@@ -1,6 +1,10 @@
-//! When an agent reports, and what: every change of an answer, though not more often than a bound, and once in a while
-//! in any case.
+//! When an agent reports, and what: every change of an answer or of the orders that it obeys, though not more often than
+//! a bound, and once in a while in any case.
+//!
+//! The orders count because whoever stops something wants to know who has heard of it: where nothing is left to stop,
+//! no answer changes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,13 +21,20 @@ use sutler_swarm::orders::{NotTaken, Outbox};
 use crate::core::{Core, PROGRAM};
 use crate::plan::Said;
 
-/// How soon a report may follow another one: an approval of a thousand contents is one report or two.
-pub(crate) const EVERY_MIN: Duration = Duration::from_secs(10);
-
 /// Remembers what was reported, and when.
 #[derive(Default)]
 pub(crate) struct Reporting {
-    last: Option<(Duration, Vec<ToldAnswer>)>,
+    last: Option<(Duration, News)>,
+    /// Whether something changed since.
+    is_untold: bool,
+}
+
+/// What makes a report worth sending.
+#[derive(Clone, PartialEq, Eq)]
+struct News {
+    answers: Vec<ToldAnswer>,
+    /// The `seq` of each order file that is obeyed.
+    seqs: BTreeMap<String, u64>,
 }
 
 /// Why a report was not put on its way.
@@ -40,7 +51,8 @@ pub(crate) enum ReportingError {
 }
 
 impl Reporting {
-    /// Reports if it is time to; says whether it did. `elapsed` is the time since the start. Waits for the disk.
+    /// Reports if it is time to; says whether it did. The time is the clock's, and that since the start; two reports
+    /// are `apart` at least. Waits for the disk.
     ///
     /// # Errors
     ///
@@ -51,15 +63,18 @@ impl Reporting {
         said: &[(ContentId, Said)],
         identity: &Identity,
         outbox: &Outbox,
-        now: Timestamp,
-        elapsed: Duration,
+        (now, elapsed): (Timestamp, Duration),
+        apart: Duration,
     ) -> Result<bool, ReportingError> {
         let (answers, left_out) = told(said);
-        if !self.is_due(&answers, core.config().report_every(), elapsed) {
+        let news = News { answers, seqs: core.seqs().clone() };
+        if !self.is_due(&news, core.config().report_every(), elapsed, apart) {
+            self.is_untold = self.last.as_ref().is_none_or(|(_, last)| *last != news);
             return Ok(false);
         }
+        let answers = news.answers.clone();
         // Also where it fails: a disk that refuses is not asked all the time.
-        self.last = Some((elapsed, answers.clone()));
+        (self.last, self.is_untold) = (Some((elapsed, news)), false);
         let number = core.next_report(now).map_err(ReportingError::Number)?;
         let written = Utc::of(now);
         let statement = core.statement_view(written).map(|statement| ToldStatement {
@@ -81,6 +96,7 @@ impl Reporting {
                 language: line(&facts.language),
                 host_name: line(&facts.host_name),
                 tags: facts.tags.iter().filter_map(|tag| line(tag)).collect(),
+                first_ring: facts.first_ring.clone(),
             },
             statement,
             observes: core.observes(),
@@ -92,10 +108,15 @@ impl Reporting {
         Ok(true)
     }
 
-    fn is_due(&self, answers: &[ToldAnswer], every: Duration, elapsed: Duration) -> bool {
+    /// Returns whether there was news that had to wait.
+    pub(crate) const fn is_untold(&self) -> bool {
+        self.is_untold
+    }
+
+    fn is_due(&self, news: &News, every: Duration, elapsed: Duration, apart: Duration) -> bool {
         self.last.as_ref().is_none_or(|(at, last)| {
             let passed = elapsed.saturating_sub(*at);
-            passed >= every || passed >= EVERY_MIN && last != answers
+            passed >= every || passed >= apart && last != news
         })
     }
 }
@@ -141,19 +162,25 @@ mod tests {
     #[test]
     fn a_change_is_told_soon_and_no_change_once_in_a_while() {
         let minutes = Duration::from_mins;
+        let apart = Duration::from_secs(10);
         let content = ContentId::of(b"x");
-        let staged = told(&[(content, said(State::Staged))]).0;
-        let installed = told(&[(content, said(State::Installed))]).0;
+        let news = |state, seq| News {
+            answers: told(&[(content, said(state))]).0,
+            seqs: [("approvals/qa/approvals.json".to_owned(), seq)].into(),
+        };
+        let staged = news(State::Staged, 1);
         let mut reporting = Reporting::default();
-        assert!(reporting.is_due(&staged, minutes(60), minutes(5)));
+        assert!(reporting.is_due(&staged, minutes(60), minutes(5), apart));
         reporting.last = Some((minutes(5), staged.clone()));
-        for (answers, after, is_due) in [
+        for (news, after, is_due) in [
             (&staged, minutes(59), false),
             (&staged, minutes(60), true),
-            (&installed, EVERY_MIN.saturating_sub(Duration::from_millis(1)), false),
-            (&installed, EVERY_MIN, true),
+            (&news(State::Installed, 1), apart.saturating_sub(Duration::from_millis(1)), false),
+            (&news(State::Installed, 1), apart, true),
+            // A denial of what is installed already changes no answer, and is confirmed all the same.
+            (&news(State::Staged, 2), apart, true),
         ] {
-            let due = reporting.is_due(answers, minutes(60), minutes(5) + after);
+            let due = reporting.is_due(news, minutes(60), minutes(5) + after, apart);
             assert_eq!(due, is_due, "{after:?}");
         }
     }

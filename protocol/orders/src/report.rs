@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use sutler_protocol::ContentId;
 use sutler_protocol::frame::REPORT_BYTES_MAX;
 use sutler_protocol::manifest::json::{self, CanonicalError};
-use sutler_protocol::name::{Member, Organisation, PeerName};
+use sutler_protocol::name::{Label, Member, Organisation, PeerName};
 
 use crate::answer::{Reason, State};
 use crate::bounds::TAGS_MAX;
@@ -92,6 +92,9 @@ pub struct ToldFacts {
     /// What its config says of it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<Line>,
+    /// The first ring that it may be in. Absent: every ring may take it.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe")]
+    pub first_ring: Option<Label>,
 }
 
 /// A statement of control, as a device knows it.

@@ -5,7 +5,7 @@ use std::path::absolute;
 
 use clap::Args;
 use serde_json::json;
-use sutler_agent::agent::{Agent as Device, Parts};
+use sutler_agent::agent::{Agent as Device, Parts, REPORTS_APART};
 use sutler_agent::config::AgentConfig;
 use sutler_node::config::Config;
 use sutler_node::failure::{Failure, Kind};
@@ -79,6 +79,7 @@ impl Agent {
                 fetcher: node.fetcher().clone(),
                 board,
                 outbox,
+                reports_apart: REPORTS_APART,
                 clock: jiff::Timestamp::now,
             })
             .map_err(|error| Failure::from_error(Kind::Refused, &error))?;
