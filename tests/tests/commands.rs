@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sutler_cache::{Store, StoreOptions};
@@ -379,6 +380,33 @@ fn dev_moves_shared_files_through_a_node_to_two_agents() {
         let bytes = |kind: &str| of_b[kind].as_u64().expect("a number");
         assert_eq!(bytes("peer") + bytes("node"), file["bytes"].as_u64().expect("a number"));
     }
+    // R1, R96: what was moved is ordered, and both agents report that they did what their command is for.
+    let report = summary["report"].as_array().expect("a row for each content");
+    assert_eq!(report.len(), 2, "{report:?}");
+    for row in report {
+        assert_eq!(row["devices"]["installed"], 2, "{row}");
+    }
+}
+
+// R162
+#[test]
+fn dev_finds_what_it_kept_and_gives_the_orders_again() {
+    let machine = Machine::new();
+    machine.file("one", 100_000, 1);
+    machine.file("two", 70_000, 2);
+    let dev = |file: &str| machine.json(["dev", "--once", "--data", "kept", "--share", file]);
+    assert_eq!(dev("one")["report"].as_array().expect("rows").len(), 1);
+    let again = dev("two");
+    let rows = again["report"].as_array().expect("rows");
+    assert_eq!(rows.len(), 2, "what was ordered before is still");
+    assert!(rows.iter().all(|row| row["devices"]["installed"] == 2), "{again}");
+    let recorded = fs::read_dir(machine.path("kept/agent-b/recorded")).expect("a folder");
+    assert_eq!(recorded.count(), 2);
+    // Without a process: control's data says it, and the agent's why.
+    let table = machine.ok(["report", "patch", "--data", "kept/org"]);
+    assert!(table.contains("one") && table.contains("two"), "{table}");
+    let explained = machine.json(["explain", "one", "--data", "kept/agent-a"]);
+    assert_eq!(explained[0]["state"], "installed");
 }
 
 #[test]
@@ -415,7 +443,15 @@ fn dev_serves_until_it_is_told_to_stop_and_what_it_says_can_be_typed() {
     let bytes = machine.file("large", 1_000_000, 1);
     let (mut dev, line) = machine.start(&["dev", "--share", "large"], "  sutler fetch ");
     let words: Vec<&str> = line.split_whitespace().skip(1).collect();
-    machine.ok(words);
+    machine.ok(&words);
     assert_eq!(fs::read(machine.path("fetched")).expect("written"), bytes);
+    let root = Path::new(words[3]).parent().expect("the folder of them all");
+    let (organisation, agent) = (root.join("org"), root.join("agent-a"));
+    let args = |args: &[&str], data: &Path| -> Vec<std::ffi::OsString> {
+        args.iter().map(Into::into).chain(["--data".into(), data.into()]).collect()
+    };
+    let report = machine.json(args(&["report", "patch"], &organisation));
+    assert_eq!(report["devices"]["installed"], 2, "{report}");
+    assert_eq!(machine.json(args(&["explain", words[1]], &agent))[0]["state"], "installed");
     assert_eq!(end(&mut dev, "INT").code(), Some(0));
 }

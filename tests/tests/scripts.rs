@@ -75,7 +75,7 @@ fn every_command_has_json_with_the_keys_that_scripts_know() {
     let total = "contents bytes elapsed_ms bytes_by_source bytes_again verified failed";
     has(&json(&list), total);
     let dev = json(&["dev", "--once", "--share", "a.deb"]);
-    has(&dev, "bytes verified files");
+    has(&dev, "bytes verified files report");
 }
 
 // R155

@@ -119,7 +119,7 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Tell apt which proxy to use: the node if it answers, else none.
     AptProxy(apt_proxy::AptProxy),
-    /// Try everything on this machine: a node, two agents, and the packages that apt would upgrade.
+    /// Try everything on this machine: control, a node, two agents, and the packages that apt would upgrade.
     Dev(dev::Dev),
 }
 

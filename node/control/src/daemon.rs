@@ -161,6 +161,11 @@ impl Daemon {
         &self.board
     }
 
+    /// Returns where orders are handed in. The daemon ends only once every such desk is gone.
+    pub fn desk(&self) -> Desk {
+        self.desk.clone()
+    }
+
     /// Returns the address of the repository over HTTP, if it is on.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().map(HttpServer::address)

@@ -161,7 +161,7 @@ impl Serve {
 }
 
 /// Returns who knows the organisation's devices by their certificates.
-fn verifier(data: &DataFolder) -> Result<PeerVerifier, Failure> {
+pub(crate) fn verifier(data: &DataFolder) -> Result<PeerVerifier, Failure> {
     let refused = |error: &dyn std::error::Error| Failure::from_error(Kind::Refused, error);
     let identity = Identity::load(&data.identity()).map_err(|error| refused(&error))?;
     let organisation = identity.name().organisation().clone();
@@ -182,7 +182,8 @@ fn catch_up_failure(error: &CatchUpError) -> Failure {
     }
 }
 
-fn failure(data: &DataFolder, error: &DaemonError) -> Failure {
+/// Says why there is no daemon.
+pub(crate) fn failure(data: &DataFolder, error: &DaemonError) -> Failure {
     match error {
         DaemonError::Believe(error) => unfollowed(data, error),
         DaemonError::Listen { .. } | DaemonError::Joining(JoiningError::Bind(_)) => {

@@ -6,18 +6,23 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value;
 use sutler_cache::import::{ImportFrom, ImportHow};
+use sutler_control::reports::SILENT_AFTER;
 use sutler_node::config::Config;
 use sutler_node::failure::{Failure, Kind};
 use sutler_node::local::{AddFile, StoreOwner};
 use sutler_node::size::ByteCount;
 use sutler_swarm::origin::AllowEntry;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use url::{Position, Url};
 
+use crate::command::report::patches;
 use crate::command::runtime;
 use crate::dev::apt::{self, AptError, Choice, Package};
-use crate::dev::cast::{Cast, Stage};
+use crate::dev::cast::{AGENTS, Cast, Stage};
+use crate::dev::orders;
 use crate::dev::play::{Prop, PropFrom, play};
 use crate::dev::share;
 use crate::dev::summary::{Row, Summary};
@@ -29,8 +34,10 @@ Examples:
   sutler dev --once --limit 50MB
   sutler dev --share ./packages --share ./image.iso
 
-Makes a throw-away organisation, a node and two agents on loopback. Without --share the files are
-the packages that `apt` would upgrade to, fetched from this machine's own sources by the node.";
+Makes a throw-away organisation, its control, a node and two agents on loopback. Without --share the files are
+the packages that `apt` would upgrade to, fetched from this machine's own sources by the node. What both agents
+have is then published and approved, with throw-away keys and for a window that is always open; the agents obey,
+and all that their command does is to write down the content's id, in DIR/agent-a/recorded. Nothing is installed.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -93,8 +100,9 @@ impl Dev {
         }
         config.http_proxy.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let stage = Stage::set(root)?;
-        let cast = stage.start(&config)?;
+        let cast = stage.start(config)?;
         let name = |actor: &crate::dev::cast::Actor| actor.fetcher.endpoint().name().to_string();
+        output.line(format_args!("control  at {}", cast.control.address))?;
         output.line(format_args!("node     {} at {}", name(&cast.node), cast.node.address))?;
         for (label, actor) in [("agent A", &cast.agent_a), ("agent B", &cast.agent_b)] {
             output.line(format_args!("{label}  {} at {}", name(actor), actor.address))?;
@@ -113,19 +121,24 @@ impl Dev {
             }
             Content::Files(_) => None,
         };
-        let summary = Summary::new(outcome.rows, vendor_bytes);
+        let mut summary = Summary::new(outcome.rows, vendor_bytes);
         output.table(&summary.table())?;
         summary.lines().iter().try_for_each(|line| output.line(line))?;
         for (file, failure) in &outcome.failed {
             output.line(format_args!("not moved: {}: {failure}", printable(file)))?;
         }
+        let ordered = order(&stage, &cast, &summary.files, &stop, output).await;
+        if let Ok(report) = &ordered {
+            summary.report.clone_from(report);
+        }
         output.json(&summary)?;
-        if !self.once && !stop.is_cancelled() {
+        if !self.once && ordered.is_ok() && !stop.is_cancelled() {
             by_hand(&stage, &cast, summary.files.first(), output)?;
             stop.cancelled().await;
         }
         cast.stop().await?;
-        finish(outcome.failed, &stop)
+        finish(outcome.failed, &stop)?;
+        ordered.map(drop)
     }
 
     /// Finds out what to move.
@@ -190,6 +203,32 @@ fn add(cast: &Cast, path: &Path) -> Result<Prop, Failure> {
     Ok(Prop { name, from: PropFrom::Node(id) })
 }
 
+/// Has both agents install what they have, and returns what they reported in the end. Nothing is ordered where nothing
+/// was moved, or after `stop`.
+async fn order(
+    stage: &Stage,
+    cast: &Cast,
+    rows: &[Row],
+    stop: &CancellationToken,
+    output: Output,
+) -> Result<Vec<Value>, Stop> {
+    if rows.is_empty() || stop.is_cancelled() {
+        return Ok(Vec::new());
+    }
+    let folder = stage.organisation().root().to_owned();
+    let store = cast.agent_a.fetcher.store().clone();
+    let contents = orders::approve(folder.clone(), store, rows, &cast.control.desk).await?;
+    let count = contents.len();
+    output.line(format_args!("orders   {count} published, and approved for the ring qa"))?;
+    orders::recorded(&folder, &contents, stop).await?;
+    let report = spawn_blocking(move || patches(&folder, SILENT_AFTER)).await;
+    let report = report.map_err(|error| {
+        Failure::because(Kind::Internal, "read what the agents reported", &error)
+    })??;
+    output.table(&report.table())?;
+    Ok(report.into_values())
+}
+
 /// Says how to do by hand what was just done.
 fn by_hand(stage: &Stage, cast: &Cast, row: Option<&Row>, output: Output) -> Result<(), Stop> {
     if let Some(proxy) = cast.node.proxy {
@@ -207,7 +246,12 @@ fn by_hand(stage: &Stage, cast: &Cast, row: Option<&Row>, output: Output) -> Res
         stage.data("you").root().display(),
         cast.node.address,
         cast.agent_a.address,
-    ))
+    ))?;
+    let (organisation, agent) = (stage.organisation(), stage.data(AGENTS[0]));
+    output.line("and to see what was ordered, and why a device did it:")?;
+    output.line(format_args!("  sutler report patch --data {}", organisation.root().display()))?;
+    let content = &row.agent_a.content;
+    output.line(format_args!("  sutler explain {content} --data {}", agent.root().display()))
 }
 
 fn finish(failed: Vec<(String, Failure)>, stop: &CancellationToken) -> Result<(), Stop> {

@@ -1,10 +1,13 @@
 //! `sutler report patch|device|site`: what devices say of themselves, from control's data.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use clap::{Args, ValueEnum};
+use comfy_table::Table;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use sutler_control::State;
 use sutler_control::reports::{self, Counts, ReadError, SILENT_AFTER, Tally};
 use sutler_node::failure::{Failure, Kind};
 use sutler_orders::Content;
@@ -57,7 +60,7 @@ enum By {
 }
 
 /// A report as a table: its columns, and its rows as text and as JSON.
-struct Rows<const N: usize> {
+pub(crate) struct Rows<const N: usize> {
     columns: [&'static str; N],
     rows: Vec<(Vec<String>, Value)>,
 }
@@ -65,29 +68,49 @@ struct Rows<const N: usize> {
 impl ReportArgs {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
         let data = self.data.folder();
-        let folder = signing::open(data.root())?;
-        let organisation = folder.organisation().clone();
-        let names = match self.by {
-            By::Patch => names(&signing::state(&folder)?),
-            By::Device | By::Site => BTreeMap::new(),
-        };
-        // Whoever publishes meanwhile does not wait for the reports to be read.
-        drop(folder);
-        let reports = reports::read(&data.root().join("reports"), &organisation)
-            .map_err(|error| failure(&error))?;
         let silent_after = self
             .silent_days
             .map_or(SILENT_AFTER, |days| SignedDuration::from_hours(24 * i64::from(days)));
-        let tally = reports::tally(&reports, silent_after, Timestamp::now());
         match self.by {
-            By::Patch => by_patch(&tally, &names).show(self.csv, output),
-            By::Device => by_device(&tally).show(self.csv, output),
-            By::Site => by_site(&tally).show(self.csv, output),
+            By::Patch => patches(data.root(), silent_after)?.show(self.csv, output),
+            By::Device => by_device(&told(data.root(), silent_after)?.0).show(self.csv, output),
+            By::Site => by_site(&told(data.root(), silent_after)?.0).show(self.csv, output),
         }
     }
 }
 
+/// Returns what devices say of each content to the control of a folder.
+pub(crate) fn patches(path: &Path, silent_after: SignedDuration) -> Result<Rows<9>, Failure> {
+    let (tally, state) = told(path, silent_after)?;
+    Ok(by_patch(&tally, &names(&state)))
+}
+
+fn told(path: &Path, silent_after: SignedDuration) -> Result<(Tally, State), Failure> {
+    let folder = signing::open(path)?;
+    let organisation = folder.organisation().clone();
+    let state = signing::state(&folder)?;
+    // Whoever publishes meanwhile does not wait for the reports to be read.
+    drop(folder);
+    let reports =
+        reports::read(&path.join("reports"), &organisation).map_err(|error| failure(&error))?;
+    Ok((reports::tally(&reports, silent_after, Timestamp::now()), state))
+}
+
 impl<const N: usize> Rows<N> {
+    /// Returns the report for people.
+    pub(crate) fn table(&self) -> Table {
+        let mut shown = table(self.columns);
+        for (cells, _) in &self.rows {
+            shown.add_row(cells.iter().map(|cell| printable(cell)));
+        }
+        shown
+    }
+
+    /// Returns the rows for scripts.
+    pub(crate) fn into_values(self) -> Vec<Value> {
+        self.rows.into_iter().map(|(_, row)| row).collect()
+    }
+
     fn show(self, csv: bool, output: Output) -> Result<(), Stop> {
         if csv {
             output.line(self.columns.join(","))?;
@@ -96,11 +119,7 @@ impl<const N: usize> Rows<N> {
                 output.line(cells.join(","))?;
             }
         } else {
-            let mut shown = table(self.columns);
-            for (cells, _) in &self.rows {
-                shown.add_row(cells.iter().map(|cell| printable(cell)));
-            }
-            output.table(&shown)?;
+            output.table(&self.table())?;
         }
         self.rows.iter().try_for_each(|(_, row)| output.json(row))
     }
@@ -157,12 +176,13 @@ fn quoted(cell: &str) -> String {
 }
 
 /// Returns the names of published contents.
-fn names(state: &sutler_control::State) -> BTreeMap<ContentId, String> {
+fn names(state: &State) -> BTreeMap<ContentId, String> {
     let contents = state.contents().filter_map(|(path, file)| Content::of(&path, file).ok());
     contents.map(|content| (content.bytes.blake3, content.about.name.to_string())).collect()
 }
 
-fn failure(error: &ReadError) -> Failure {
+/// Says why the reports cannot be read.
+pub(crate) fn failure(error: &ReadError) -> Failure {
     let kind = match error {
         ReadError::Disk { .. } => Kind::File,
         ReadError::Report { .. } | ReadError::Name { .. } => Kind::Corrupt,

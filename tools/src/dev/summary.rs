@@ -1,7 +1,8 @@
-//! The table that `sutler dev` ends with, and what the vendor was asked for in all.
+//! What `sutler dev` has to show: the table of files, what the vendor was asked for in all, and what devices reported.
 
 use comfy_table::Table;
 use serde::Serialize;
+use serde_json::Value;
 use sutler_node::report::{Fetched, SourceKind};
 use sutler_node::size::ByteCount;
 
@@ -31,13 +32,15 @@ pub(crate) struct Summary {
     pub(crate) vendor_bytes: Option<u64>,
     /// Whether every chunk of every file agreed with its id, at both agents.
     pub(crate) verified: bool,
+    /// What control knows of each content in the end, as `sutler report patch` has it.
+    pub(crate) report: Vec<Value>,
 }
 
 impl Summary {
     pub(crate) fn new(files: Vec<Row>, vendor_bytes: Option<u64>) -> Self {
         let verified = files.iter().all(|row| row.agent_a.verified && row.agent_b.verified);
         let bytes = files.iter().map(|row| row.bytes).sum();
-        Self { files, bytes, vendor_bytes, verified }
+        Self { files, bytes, vendor_bytes, verified, report: Vec::new() }
     }
 
     /// Returns the table: a line for each file.
