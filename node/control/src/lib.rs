@@ -23,6 +23,7 @@
 //! | What do devices say of themselves? | [`reports`] |
 //! | How many does an order reach? | [`fleet`] |
 //! | What is left after a disaster? | [`backup`] |
+//! | What should they answer, as far as control can tell? | [`judgement`] |
 //! | What runs? | [`daemon`] |
 //! | How much may there be? | [`bounds`] |
 
@@ -37,6 +38,7 @@ pub mod files;
 pub mod fleet;
 pub mod halting;
 mod hashing;
+pub mod judgement;
 pub mod key;
 pub mod members;
 pub mod online;

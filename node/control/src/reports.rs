@@ -215,6 +215,23 @@ pub fn read(folder: &Path, organisation: &Organisation) -> Result<Vec<Report>, R
     Ok(reports)
 }
 
+/// Reads the newest report of one device; `None` if it has not reported.
+///
+/// # Errors
+///
+/// [`ReadError`].
+pub fn read_device(
+    folder: &Path,
+    organisation: &Organisation,
+    device: &DeviceName,
+) -> Result<Option<Report>, ReadError> {
+    let path = folder.join(device.site.as_str()).join(format!("{}.json", device.id));
+    match read_one(&path, organisation) {
+        Err(ReadError::Disk { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
 fn read_one(path: &Path, organisation: &Organisation) -> Result<Report, ReadError> {
     let part = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()?.parse().ok());
     let site = part(path.parent().and_then(Path::file_name));

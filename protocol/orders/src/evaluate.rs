@@ -147,6 +147,19 @@ pub fn evaluate(
     ids.into_iter().map(|id| (id, asked.answer(id))).collect()
 }
 
+/// Returns what a device answers about these contents, as by [`evaluate`], and about no others.
+pub fn evaluate_only(
+    ids: &BTreeSet<ContentId>,
+    orders: &Orders,
+    facts: &Facts,
+    device: &Device,
+    statement: Option<Statement>,
+    now: &Now<'_>,
+) -> BTreeMap<ContentId, Answer> {
+    let asked = Asked::new(orders, facts, device, statement, now);
+    ids.iter().map(|id| (*id, asked.answer(*id))).collect()
+}
+
 /// The question, with what all contents share worked out.
 struct Asked<'a> {
     orders: &'a Orders,

@@ -50,7 +50,7 @@ pub mod windows;
 pub use answer::{Answer, Reason, State};
 pub use approvals::Approvals;
 pub use content::Content;
-pub use evaluate::{Device, Now, evaluate};
+pub use evaluate::{Device, Now, evaluate, evaluate_only};
 pub use facts::Facts;
 pub use halts::Halts;
 pub use order::{Body, Head, Kind, Order, OrderError};

@@ -335,6 +335,22 @@ fn a_devices_answer_is_in_controls_report() {
     assert_eq!(rows("site")[0]["devices"], 1);
     let csv = site.done("report site --data org --csv");
     assert!(csv.starts_with("site,devices,silent,needed") && csv.contains("\nlab,1,0,"), "{csv}");
+
+    // N4: why, as the device said it, and as control finds it.
+    let device = device["device"].as_str().unwrap();
+    let explain = |what: &str| -> Value {
+        serde_json::from_str(&site.done(&format!("explain {what} --data org --json"))).unwrap()
+    };
+    let said = &explain(&format!("{device} numbers.bin"))[0];
+    assert_eq!(
+        (&said["told"]["state"], &said["told"]["reason"]),
+        (&"staged".into(), &"held".into())
+    );
+    assert_eq!((&said["state"], &said["reason"]), (&"staged".into(), &"held".into()), "{said}");
+    let last = said["gates"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["gate"], &last["verdict"]), (&"mode".into(), &"blocked".into()), "{last}");
+    assert_eq!(site.run("explain lab/nobody numbers.bin --data org").status.code(), Some(2));
+    assert_eq!(site.run(&format!("explain {device} other --data org")).status.code(), Some(3));
 }
 
 // R162: a machine joins control itself, and is a member at once.

@@ -1,31 +1,79 @@
-//! `sutler explain`: why a device does with a content what it does, gate by gate. It reads what the agent showed
-//! last, whether one runs or not.
+//! `sutler explain`: why a device does with a content what it does, gate by gate.
+//!
+//! On the device it reads what the agent showed last, whether one runs or not. At control it has what the device
+//! reported, which is the answer without the gates, and evaluates for itself what leads there.
+
+use std::collections::BTreeSet;
 
 use clap::Args;
-use sutler_agent::view::{AnswerView, View, ViewError};
+use jiff::Timestamp;
+use serde::Serialize;
+use sutler_agent::view::{AnswerView, GateView, View, ViewError};
+use sutler_control::judgement::{self, Published};
+use sutler_control::reports;
 use sutler_node::failure::{Failure, Kind};
+use sutler_orders::report::{Report, ToldAnswer};
+use sutler_orders::text::DeviceName;
+use sutler_orders::{Answer, Content};
+use sutler_protocol::ContentId;
 
 use crate::access::DataArgs;
+use crate::command::report;
 use crate::output::{Output, Stop, printable, table};
+use crate::signing;
 
 const EXAMPLES: &str = "\
 Examples:
   sutler explain CVE-2026-12345 --data /var/lib/sutler
   sutler explain bash_5.2-3_amd64.deb --data ./anna
-  sutler explain 4f1a09c2 --data ./anna --json | jq '.[0].gates[] | select(.verdict == \"blocked\")'";
+  sutler explain 4f1a09c2 --data ./anna --json | jq '.[0].gates[] | select(.verdict == \"blocked\")'
+  sutler explain lab/anna CVE-2026-12345 --data ./control
+
+On a device it shows the gates that its agent asked. With a DEVICE, on control's data, it shows what the device
+reported, and the gates as control finds them: from the orders that are published now, and from what the device
+said of itself. The device alone decides, and knows more: its clock, windows that it missed, its versions.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, allow_missing_positional = true)]
 pub(crate) struct Explain {
+    /// At control: the device, SITE/ID.
+    #[arg(value_name = "DEVICE")]
+    device: Option<DeviceName>,
     /// A content's id, or at least 8 digits of its beginning; its file name; or a CVE id.
-    #[arg(value_name = "CONTENT|NAME|CVE")]
+    #[arg(value_name = "CONTENT|NAME|CVE", required = true)]
     what: String,
     #[command(flatten)]
     data: DataArgs,
 }
 
+/// What control has to say of a content on a device.
+#[derive(Debug, Serialize)]
+struct Explained {
+    device: String,
+    /// The version of the orders that the gates are by.
+    orders: u64,
+    /// What the device reported; absent if it has not told of the content.
+    told: Option<Told>,
+    /// What control finds.
+    #[serde(flatten)]
+    found: AnswerView,
+}
+
+/// What a device reported of a content.
+#[derive(Debug, Serialize)]
+struct Told {
+    written: String,
+    /// The version of the orders that the device knew.
+    orders: Option<u64>,
+    state: String,
+    reason: Option<String>,
+}
+
 impl Explain {
     pub(crate) fn run(&self, output: Output) -> Result<(), Stop> {
+        if let Some(device) = &self.device {
+            return self.at_control(device, output);
+        }
         let view = shown(&self.data)?;
         let answers = view.about(&self.what);
         if answers.is_empty() {
@@ -35,10 +83,103 @@ impl Explain {
                 .into());
         }
         for answer in &answers {
-            explain(answer, output)?;
+            head(answer, output)?;
+            rest(answer, output)?;
         }
         output.line(format_args!("as of {}", view.written))?;
         output.json(&answers)
+    }
+
+    fn at_control(&self, device: &DeviceName, output: Output) -> Result<(), Stop> {
+        let data = self.data.folder();
+        let folder = signing::open(data.root())?;
+        let (organisation, state) = (folder.organisation().clone(), signing::state(&folder)?);
+        drop(folder);
+        let denials = judgement::denials(&data.orders()).map_err(|error| {
+            Failure::because(Kind::File, "read the denials that control holds", &error)
+        })?;
+        let reports = data.root().join("reports");
+        let told = reports::read_device(&reports, &organisation, device);
+        let told = told.map_err(|error| report::failure(&error))?.ok_or_else(|| {
+            Failure::new(Kind::Usage, format!("{device} has not reported here"))
+                .with_help("`sutler report device` lists those that have")
+        })?;
+        let contents = state.contents().filter_map(|(path, file)| Content::of(&path, file).ok());
+        let meant: Vec<Content> =
+            contents.filter(|content| is_meant(content, &self.what)).collect();
+        if meant.is_empty() {
+            let what = format!("nothing of the name {} is published", self.what);
+            return Err(Failure::new(Kind::UnknownContent, what)
+                .with_help("`sutler manifest show` lists what is")
+                .into());
+        }
+        let published = Published::of(&state, &organisation, &denials);
+        let ids: BTreeSet<ContentId> = meant.iter().map(|content| content.bytes.blake3).collect();
+        let answers = published.answers(&told, &ids, jiff::tz::db(), Timestamp::now());
+        let explained: Vec<Explained> = answers
+            .iter()
+            .filter_map(|(id, answer)| {
+                let content = meant.iter().find(|content| content.bytes.blake3 == *id)?;
+                Some(Explained::of(&told, content, answer, published.version()))
+            })
+            .collect();
+        explained.iter().try_for_each(|one| one.show(output))?;
+        output.json(&explained)
+    }
+}
+
+/// Returns whether a content is the one that `what` means, as on a device.
+fn is_meant(content: &Content, what: &str) -> bool {
+    let is_hex = what.len() >= 8 && what.bytes().all(|byte| byte.is_ascii_hexdigit());
+    content.about.name.as_str() == what
+        || content.about.cve.iter().any(|cve| cve.as_str() == what)
+        || is_hex && content.bytes.blake3.to_string().starts_with(&what.to_ascii_lowercase())
+}
+
+impl Explained {
+    fn of(report: &Report, content: &Content, answer: &Answer, orders: u64) -> Self {
+        let id = content.bytes.blake3;
+        let told: Option<&ToldAnswer> = report.answers.iter().find(|told| told.content == id);
+        let about = &content.about;
+        Self {
+            device: report.device.to_string(),
+            orders,
+            told: told.map(|told| Told {
+                written: report.written.to_string(),
+                orders: report.statement.as_ref().map(|statement| statement.version),
+                state: told.state.to_string(),
+                reason: told.reason.map(|reason| reason.to_string()),
+            }),
+            found: AnswerView {
+                content: id.to_string(),
+                name: about.name.to_string(),
+                title: about.title.as_ref().map(ToString::to_string),
+                cve: about.cve.iter().map(ToString::to_string).collect(),
+                state: answer.state.to_string(),
+                reason: answer.reason.map(|reason| reason.to_string()),
+                detail: told.and_then(|told| told.detail.as_ref()).map(ToString::to_string),
+                attempts: told.map_or(0, |told| told.attempts),
+                gates: answer.gates.iter().map(GateView::from).collect(),
+            },
+        }
+    }
+
+    fn show(&self, output: Output) -> Result<(), Stop> {
+        head(&self.found, output)?;
+        let said = match &self.told {
+            Some(told) => {
+                let orders = match told.orders {
+                    Some(version) => format!("by the orders {version}"),
+                    None => "without orders".to_owned(),
+                };
+                let answer = answer(&told.state, told.reason.as_deref());
+                format!("{answer}, as it said on {} {orders}", told.written)
+            }
+            None => "it has not told of it".to_owned(),
+        };
+        output.line(format_args!("  {}  {}", printable(&self.device), printable(&said)))?;
+        output.line(format_args!("  control's own evaluation, by the orders {}:", self.orders))?;
+        rest(&self.found, output)
     }
 }
 
@@ -55,19 +196,26 @@ pub(crate) fn shown(data: &DataArgs) -> Result<View, Failure> {
     })
 }
 
-fn explain(answer: &AnswerView, output: Output) -> Result<(), Stop> {
+fn answer(state: &str, reason: Option<&str>) -> String {
+    reason.map_or_else(|| state.to_owned(), |reason| format!("{state}, {reason}"))
+}
+
+fn head(answer: &AnswerView, output: Output) -> Result<(), Stop> {
     output.line(printable(&answer.name))?;
-    output.line(format_args!("  content   {}", printable(&answer.content)))?;
-    let reason = answer.reason.as_deref().map(|reason| format!(", {reason}")).unwrap_or_default();
-    output.line(format_args!("  state     {}{}", printable(&answer.state), printable(&reason)))?;
-    if let Some(detail) = &answer.detail {
+    output.line(format_args!("  content   {}", printable(&answer.content)))
+}
+
+fn rest(found: &AnswerView, output: Output) -> Result<(), Stop> {
+    let said = answer(&found.state, found.reason.as_deref());
+    output.line(format_args!("  state     {}", printable(&said)))?;
+    if let Some(detail) = &found.detail {
         output.line(format_args!("  detail    {}", printable(detail)))?;
     }
-    if answer.attempts > 0 {
-        output.line(format_args!("  attempts  {}", answer.attempts))?;
+    if found.attempts > 0 {
+        output.line(format_args!("  attempts  {}", found.attempts))?;
     }
     let mut gates = table(["", "GATE", "VERDICT", "WHAT IT LOOKED AT"]);
-    for (position, gate) in answer.gates.iter().enumerate() {
+    for (position, gate) in found.gates.iter().enumerate() {
         let verdict = match &gate.reason {
             Some(reason) => format!("{}: {reason}", gate.verdict),
             None => gate.verdict.clone(),

@@ -6,5 +6,6 @@ mod crashes;
 mod fleet;
 mod halting;
 mod house;
+mod judgement;
 mod rotation;
 mod uploads;

@@ -1,0 +1,152 @@
+//! What control makes of devices' reports: what they should answer.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sutler_control::change::ChangeError;
+use sutler_control::judgement::Published;
+use sutler_orders::answer::{GateName, State as Progressed};
+use sutler_orders::approvals::{Approvals, Item};
+use sutler_orders::report::Report;
+use sutler_orders::{Answer, Body, Policies, Reason, Rings, Schedules, Sites};
+use sutler_protocol::ContentId;
+use sutler_protocol::manifest::json::canonical;
+use sutler_protocol::name::Label;
+
+use crate::house::{House, deny, install, key, now};
+
+const A: &[u8] = b"the bytes of a";
+const B: &[u8] = b"the bytes of b";
+
+/// Two sites in two zones, a ring of both, and a window from ten at night on; `a` is approved, `b` is not. It is nine
+/// in the evening in Cologne, and three in the afternoon in New York.
+fn world() -> House {
+    let house = House::new(1);
+    house.publish("a.deb", A);
+    house.publish("b.deb", B);
+    let by = |order: Value| {
+        let mut order = order;
+        order["by"] = json!("dora");
+        order["at"] = json!("2026-11-27T19:00:00Z");
+        order
+    };
+    let sites = json!([
+        { "name": "cologne", "zone": "Europe/Berlin" },
+        { "name": "new-york", "zone": "America/New_York" },
+        { "name": "rome", "zone": "Europe/Rome" },
+    ]);
+    set::<Sites>(&house, &[1, 2], None, json!({ "sites": sites }));
+    let rings = json!([{ "name": "lab", "rule": "os == 'debian'" }]);
+    set::<Rings>(&house, &[1, 2], None, json!({ "rings": rings }));
+    let window =
+        json!({ "start": "2026-01-01T22:00:00", "rule": "FREQ=DAILY", "duration_minutes": 120 });
+    let nightly = by(json!({ "name": "nightly", "windows": [window] }));
+    let lab = "lab".parse().unwrap();
+    set::<Schedules>(&house, &[4], Some(&lab), json!({ "schedules": [nightly] }));
+    let policy =
+        by(json!({ "name": "all", "mode": "download-and-install", "schedule": "nightly" }));
+    set::<Policies>(&house, &[4], Some(&lab), json!({ "policies": [policy] }));
+    decide(&house, install(A));
+    house
+}
+
+fn set<B: Body + Default + serde::de::DeserializeOwned>(
+    house: &House,
+    signers: &[u8],
+    scope: Option<&Label>,
+    body: Value,
+) {
+    let body: B = serde_json::from_value(body).unwrap();
+    let draft = house.draft(signers, |change| {
+        change.order::<B, ChangeError>(scope, |order| {
+            *order = body;
+            Ok(())
+        })
+    });
+    house.submit(&draft.submission(), now()).unwrap();
+}
+
+fn decide(house: &House, item: Item) {
+    let lab = "lab".parse().unwrap();
+    let draft = house.draft(&[4], |change| {
+        change.order::<Approvals, ChangeError>(Some(&lab), |approvals| {
+            approvals.items.push(item);
+            Ok(())
+        })
+    });
+    house.submit(&draft.submission(), now()).unwrap();
+}
+
+fn published(house: &House, denials: &[Vec<u8>]) -> Published {
+    Published::of(&house.state(), &house.organisation, denials)
+}
+
+/// A device that knows the orders of `version` and says this of `a`.
+fn report(device: &str, version: u64, state: Progressed, reason: Option<Reason>) -> Report {
+    let mut answer = json!({ "content": ContentId::of(A).to_string(), "state": state.as_str() });
+    if let Some(reason) = reason {
+        answer["reason"] = json!(reason.as_str());
+    }
+    serde_json::from_value(json!({
+        "organisation": "acme", "device": device, "number": 1, "written": "2026-11-27T19:59:00Z",
+        "program": "sutler 0.1.0", "facts": { "os": "debian" },
+        "statement": { "version": version }, "answers": [answer],
+    }))
+    .unwrap()
+}
+
+fn answer(published: &Published, report: &Report, bytes: &[u8], at: Timestamp) -> Answer {
+    let id = ContentId::of(bytes);
+    published.answers(report, &BTreeSet::from([id]), jiff::tz::db(), at).remove(&id).unwrap()
+}
+
+// N4
+#[test]
+fn control_finds_the_gate_that_blocks_a_device_as_the_device_does() {
+    let house = world();
+    let known = published(&house, &[]);
+    let outside = Some(Reason::OutsideWindow);
+    let staged = report("cologne/anna", known.version(), Progressed::Staged, outside);
+    let found = answer(&known, &staged, A, now());
+    assert_eq!((found.state, found.reason), (Progressed::Staged, outside), "{:?}", found.gates);
+    let gate = found.blocks().unwrap();
+    assert_eq!(gate.name, GateName::Window);
+    assert!(gate.input.contains("2026-11-27T21:00:00Z"), "{}", gate.input);
+    assert_eq!(answer(&known, &staged, B, now()).reason, Some(Reason::NotApproved));
+    // Another system is outside of the ring, and so of the scope.
+    let mut other = staged.clone();
+    other.facts.os = Some("fedora".parse().unwrap());
+    assert_eq!(answer(&known, &other, A, now()).reason, Some(Reason::NotApproved));
+    // What only the device knows it has said: that its disk is full, that it only looks.
+    let full = report("cologne/anna", 1, Progressed::Needed, Some(Reason::Disk));
+    assert_eq!(answer(&known, &full, A, now()).reason, Some(Reason::Disk));
+    let observes = Report { observes: true, ..staged.clone() };
+    assert_eq!(answer(&known, &observes, A, now()).blocks().unwrap().name, GateName::ObserveOnly);
+    let done = report("cologne/anna", 1, Progressed::Installed, None);
+    assert_eq!(answer(&known, &done, A, now()).state, Progressed::Installed);
+
+    decide(&house, deny(A));
+    assert_eq!(answer(&published(&house, &[]), &staged, A, now()).reason, Some(Reason::Denied));
+}
+
+// T29
+#[test]
+fn a_denial_that_passed_by_counts_if_an_approver_signed_it() {
+    let house = world();
+    let denial = |signer: u8| {
+        let denial = json!({
+            "_type": "denial", "format": 1, "organisation": "acme", "scope": "lab", "id": "d1",
+            "issued": "2026-11-27T20:00:00Z", "contents": [ContentId::of(A).to_string()],
+            "by": "dora",
+        });
+        let signature = key(signer).sign(&canonical(&denial).unwrap());
+        let signature = json!({ "keyid": signature.keyid.as_str(), "sig": signature.sig });
+        json!({ "signatures": [signature], "signed": denial }).to_string().into_bytes()
+    };
+    let staged = report("cologne/anna", 1, Progressed::Staged, Some(Reason::OutsideWindow));
+    for (signer, reason) in [(4, Reason::Denied), (6, Reason::OutsideWindow)] {
+        let known = published(&house, &[denial(signer), b"rubbish".to_vec()]);
+        assert_eq!(answer(&known, &staged, A, now()).reason, Some(reason), "{signer}");
+    }
+}
