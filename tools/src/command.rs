@@ -27,6 +27,7 @@ pub(crate) mod revoke;
 pub(crate) mod runtime;
 pub(crate) mod set;
 pub(crate) mod site;
+pub(crate) mod spread;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod token;

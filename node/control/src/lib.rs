@@ -24,6 +24,7 @@
 //! | How many does an order reach? | [`fleet`] |
 //! | What is left after a disaster? | [`backup`] |
 //! | What should they answer, as far as control can tell? | [`judgement`] |
+//! | How far has a stop got? | [`spread`] |
 //! | What runs? | [`daemon`] |
 //! | How much may there be? | [`bounds`] |
 
@@ -48,6 +49,7 @@ pub mod rebase;
 pub mod reports;
 pub mod repository;
 pub mod rotation;
+pub mod spread;
 pub mod state;
 pub mod status;
 pub mod submission;

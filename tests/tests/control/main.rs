@@ -351,6 +351,14 @@ fn a_devices_answer_is_in_controls_report() {
     assert_eq!((&last["gate"], &last["verdict"]), (&"mode".into(), &"blocked".into()), "{last}");
     assert_eq!(site.run("explain lab/nobody numbers.bin --data org").status.code(), Some(2));
     assert_eq!(site.run(&format!("explain {device} other --data org")).status.code(), Some(3));
+
+    // Who stops something sees it arrive.
+    let deny = "deny numbers.bin --scope all --key org/keys/laptop.key --watch";
+    let spread = site.done(deny);
+    let last = spread.lines().last().unwrap();
+    assert_eq!(last, "1 of 1 sites have it; no device could still install");
+    let said = &explain(&format!("{device} {}", &id[..8]))[0];
+    assert_eq!((&said["told"]["reason"], &said["reason"]), (&"denied".into(), &"denied".into()));
 }
 
 // R162: a machine joins control itself, and is a member at once.

@@ -13,6 +13,7 @@ use sutler_protocol::name::Label;
 
 use crate::command::halt::halting_failure;
 use crate::command::publish::change_failure;
+use crate::command::spread::{self, WatchArgs};
 use crate::output::{Output, Stop};
 use crate::signing::{SignArgs, state};
 
@@ -42,6 +43,8 @@ pub(crate) struct Approve {
 pub(crate) struct Deny {
     #[command(flatten)]
     decide: Decide,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 #[derive(Debug, Args)]
@@ -49,6 +52,8 @@ pub(crate) struct Deny {
 pub(crate) struct Pause {
     #[command(flatten)]
     decide: Decide,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 const RESUME: &str = "\
@@ -118,49 +123,57 @@ struct Timing {
 
 impl Approve {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
-        self.decide.of.run(Verdict::Install, &self.decide.contents, &self.timing, output)
+        self.decide.of.run(Verdict::Install, &self.decide.contents, &self.timing, None, output)
     }
 }
 
 impl Deny {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
-        self.decide.run(Verdict::Deny, output)
+        self.decide.run(Verdict::Deny, Some(self.watch), output)
     }
 }
 
 impl Pause {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
-        self.decide.run(Verdict::Pause, output)
+        self.decide.run(Verdict::Pause, Some(self.watch), output)
     }
 }
 
 impl Resume {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
+        let timing = Timing::default();
         match self.until {
             Some(until) => self.of.outrank(&self.contents, until, output),
-            None => self.of.run(Verdict::Resume, &self.contents, &Timing::default(), output),
+            None => self.of.run(Verdict::Resume, &self.contents, &timing, None, output),
         }
     }
 }
 
 impl PatchNow {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
-        self.decide.run(Verdict::PatchNow, output)
+        self.decide.run(Verdict::PatchNow, None, output)
     }
 }
 
 impl Decide {
-    fn run(&self, verdict: Verdict, output: Output) -> Result<(), Stop> {
-        self.of.run(verdict, &self.contents, &Timing::default(), output)
+    fn run(
+        &self,
+        verdict: Verdict,
+        watch: Option<WatchArgs>,
+        output: Output,
+    ) -> Result<(), Stop> {
+        self.of.run(verdict, &self.contents, &Timing::default(), watch, output)
     }
 }
 
 impl Scoped {
+    /// Decides. `watch` says that it stops something, so that it is shown how far it has got.
     fn run(
         &self,
         verdict: Verdict,
         contents: &[String],
         timing: &Timing,
+        watch: Option<WatchArgs>,
         output: Output,
     ) -> Result<(), Stop> {
         let now = Timestamp::now();
@@ -185,7 +198,11 @@ impl Scoped {
         decision.apply(&mut change, &contents).map_err(|error| failure(&error))?;
         let said = decision.said(&state, &contents, now);
         let draft = change.draft().map_err(|error| change_failure(&error))?;
-        self.sign.finish(&folder, Some(&state), draft, &said, output).map(drop)
+        let is_published = self.sign.finish(&folder, Some(&state), draft, &said, output)?;
+        let Some(watch) = watch.filter(|_| is_published) else { return Ok(()) };
+        let contents: Vec<_> = contents.iter().map(|content| content.bytes.blake3).collect();
+        let stopped = (&contents[..], Some(&self.scope), &decision.audience);
+        spread::show(folder, &state, stopped, watch, output)
     }
 
     /// Lets contents go on although control halts them.

@@ -12,6 +12,7 @@ use sutler_protocol::ContentId;
 use sutler_protocol::name::Label;
 
 use crate::command::publish::change_failure;
+use crate::command::spread::{self, WatchArgs};
 use crate::output::{Output, Stop};
 use crate::signing::{SignArgs, key_failure, settle, state};
 
@@ -19,10 +20,12 @@ const EXAMPLES: &str = "\
 Examples:
   sutler halt --org-dir ./acme --reason \"printers fail\"
   sutler halt 3f9a…c1 --site cologne --reason \"ticket 4711\" --json
+  sutler halt --org-dir ./acme --reason "printers fail" --watch
   sutler halt --confirm halt-0a1b2c3d4e5f --scope all --key anna.key --reason \"not fixed yet\"
 It lapses after 72 hours unless an approver countersigns it by --confirm, and an approver's `sutler resume --until`
 outranks it. A countersigned halt holds for the devices that the scope reaches, for as long as control goes on naming
-it; what has to hold whatever control does is paused or denied.";
+it; what has to hold whatever control does is paused or denied.
+On control's folder it says how far it has got; a device has heard of it once its report names these orders.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -44,6 +47,8 @@ pub(crate) struct HaltArgs {
     scope: Option<Label>,
     #[command(flatten)]
     sign: SignArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 impl HaltArgs {
@@ -53,7 +58,7 @@ impl HaltArgs {
         let state = state(&folder)?;
         match (&self.confirm, &self.scope) {
             (Some(halt), Some(scope)) => self.confirm(&folder, &state, halt, scope, now, output),
-            _ => self.halt(&folder, &state, now, output),
+            _ => self.halt(folder, &state, now, output),
         }
     }
 
@@ -77,20 +82,21 @@ impl HaltArgs {
 
     fn halt(
         &self,
-        folder: &Folder,
+        folder: Folder,
         state: &State,
         now: Timestamp,
         output: Output,
     ) -> Result<(), Stop> {
         let note = self.sign.note(state, "halt", now);
+        let audience = Audience {
+            sites: self.sites.clone(),
+            devices: self.devices.clone(),
+            ..Audience::default()
+        };
         let halt = Halt {
             id: id(state, now),
             contents: self.contents.clone(),
-            audience: Audience {
-                sites: self.sites.clone(),
-                devices: self.devices.clone(),
-                ..Audience::default()
-            },
+            audience: audience.clone(),
             at: Utc::of(now),
             by: note.by.clone(),
             reason: note.reason.clone(),
@@ -107,7 +113,11 @@ impl HaltArgs {
         }
         output
             .line(format_args!("halt {named}, until {lapses} unless an approver countersigns"))?;
-        settle(folder, Some(state), &draft, output).map(drop)
+        if !settle(&folder, Some(state), &draft, output)? {
+            return Ok(());
+        }
+        let stopped = (&self.contents[..], None, &audience);
+        spread::show(folder, state, stopped, self.watch, output)
     }
 }
 

@@ -1,11 +1,13 @@
-//! What control makes of devices' reports: what they should answer.
+//! What control makes of devices' reports: what they should answer, and how far a stop has got.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sutler_control::State;
 use sutler_control::change::ChangeError;
 use sutler_control::judgement::Published;
+use sutler_control::spread::{Spread, Stop, spread};
 use sutler_orders::answer::{GateName, State as Progressed};
 use sutler_orders::approvals::{Approvals, Item};
 use sutler_orders::report::Report;
@@ -14,7 +16,7 @@ use sutler_protocol::ContentId;
 use sutler_protocol::manifest::json::canonical;
 use sutler_protocol::name::Label;
 
-use crate::house::{House, deny, install, key, now};
+use crate::house::{House, deny, install, key, later, now};
 
 const A: &[u8] = b"the bytes of a";
 const B: &[u8] = b"the bytes of b";
@@ -80,6 +82,10 @@ fn decide(house: &House, item: Item) {
 
 fn published(house: &House, denials: &[Vec<u8>]) -> Published {
     Published::of(&house.state(), &house.organisation, denials)
+}
+
+fn version(state: &State) -> u64 {
+    state.timestamp.version().number()
 }
 
 /// A device that knows the orders of `version` and says this of `a`.
@@ -149,4 +155,79 @@ fn a_denial_that_passed_by_counts_if_an_approver_signed_it() {
         let known = published(&house, &[denial(signer), b"rubbish".to_vec()]);
         assert_eq!(answer(&known, &staged, A, now()).reason, Some(reason), "{signer}");
     }
+}
+
+#[test]
+fn how_far_a_denial_has_got_is_what_devices_have_confirmed() {
+    let house = world();
+    let before = published(&house, &[]);
+    decide(&house, deny(A));
+    let new = version(&house.state());
+    let outside = Some(Reason::OutsideWindow);
+    let (staged, denied) = (Progressed::Staged, Some(Reason::Denied));
+    let mut unheard = report("rome/mute", 1, staged, outside);
+    unheard.statement = None;
+    let mut reports = vec![
+        report("cologne/anna", new, staged, denied),
+        report("cologne/ben", new - 1, staged, outside),
+        report("new-york/cleo", new - 1, Progressed::Needed, None),
+        report("new-york/dora", new - 1, Progressed::Installed, None),
+        report("new-york/emil", new - 1, staged, Some(Reason::Held)),
+        Report { observes: true, ..report("new-york/fay", new - 1, staged, outside) },
+        report("rome/gus", new + 1, staged, denied),
+    ];
+    let stop = Stop {
+        contents: [ContentId::of(A)].into(),
+        scope: Some("lab".parse().unwrap()),
+        audience: sutler_orders::audience::Audience::default(),
+        version: new,
+    };
+    let look = |reports: &[Report], at| spread(reports, &stop, &before, jiff::tz::db(), at);
+    let at = |text: &str| Some(text.parse().unwrap());
+    let first = Spread {
+        sites_done: 1,
+        sites: 3,
+        devices_done: 2,
+        devices: 7,
+        could_install: 2,
+        earliest: at("2026-11-27T21:00:00Z"),
+    };
+    assert_eq!(look(&reports, now()), first);
+    // Once a window is open, at once; where it is over, with the next one.
+    let open = look(&reports, later(1));
+    assert_eq!((open.could_install, open.earliest), (2, at("2026-11-27T21:00:00Z")));
+    reports.remove(1);
+    let left = look(&reports, now());
+    assert_eq!((left.sites_done, left.could_install), (2, 1));
+    assert_eq!(left.earliest, at("2026-11-28T03:00:00Z"));
+    // Whoever has never heard of any orders has never heard of this one.
+    reports.push(unheard);
+    assert_eq!(look(&reports, now()).sites_done, 1);
+    for one in &mut reports {
+        one.statement = report("rome/gus", new, staged, denied).statement;
+    }
+    let done = look(&reports, now());
+    assert!(done.is_done() && done.could_install == 0 && done.earliest.is_none(), "{done:?}");
+}
+
+#[test]
+fn a_halt_of_everything_is_about_what_devices_have_open() {
+    let house = world();
+    let before = published(&house, &[]);
+    let outside = Some(Reason::OutsideWindow);
+    let reports = [
+        report("cologne/anna", 1, Progressed::Staged, outside),
+        report("cologne/ben", 1, Progressed::Installed, None),
+    ];
+    let stop = |audience: Value| Stop {
+        contents: BTreeSet::new(),
+        scope: None,
+        audience: serde_json::from_value(audience).unwrap(),
+        version: before.version() + 1,
+    };
+    let look = |stop: &Stop| spread(&reports, stop, &before, jiff::tz::db(), now());
+    let all = look(&stop(json!({})));
+    assert_eq!((all.devices, all.could_install, all.sites_done), (2, 1, 0));
+    let elsewhere = look(&stop(json!({ "sites": ["rome"] })));
+    assert_eq!((elsewhere.devices, elsewhere.is_done()), (0, true));
 }
