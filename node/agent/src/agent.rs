@@ -37,7 +37,9 @@ use crate::plan::{Doing, Next, Trouble};
 use crate::reporting::Reporting;
 use crate::run::{self, Ended, How, RunError, Started};
 use crate::said;
+use crate::senses::{Sensed, sense};
 use crate::state::{Finding, Found, HowEnded};
+use crate::versions::Versions;
 
 /// How often it looks by itself: orders have instants of their own, and what enforces its start has 60 s (R80).
 const LOOK_EVERY: Duration = Duration::from_secs(15);
@@ -148,6 +150,7 @@ impl Agent {
             heard,
             fetches: JoinSet::new(),
             fetching: BTreeMap::new(),
+            sensing: JoinSet::new(),
             step: JoinSet::new(),
             busy: None,
             has_reports: false,
@@ -177,6 +180,8 @@ struct Shell {
     /// Owns every fetch.
     fetches: JoinSet<OneFetched>,
     fetching: BTreeMap<tokio::task::Id, ContentId>,
+    /// Owns what finds out about the device itself.
+    sensing: JoinSet<Sensed>,
     /// Owns the one command that runs.
     step: JoinSet<Event>,
     /// What is being done with one content.
@@ -214,6 +219,10 @@ impl Shell {
                 _ = self.heard.news.changed() => {}
                 // Cancel-safe: a task is taken out only when it is returned.
                 Some(done) = self.fetches.join_next_with_id() => self.fetched(done),
+                Some(sensed) = self.sensing.join_next() => {
+                    is_own = true;
+                    self.sensed(sensed).await;
+                }
                 Some(done) = self.step.join_next() => match done {
                     Ok(event) => {
                         is_own = true;
@@ -235,6 +244,8 @@ impl Shell {
             }
         }
         self.fetches.shutdown().await;
+        // Told to end as well, and waited for.
+        while self.sensing.join_next().await.is_some() {}
         // A command that runs was told to end, and is waited for.
         while let Some(done) = self.step.join_next().await {
             if let Ok(event) = done {
@@ -320,6 +331,10 @@ impl Shell {
             let handle = self.fetches.spawn(fetch);
             self.fetching.insert(handle.id(), *id);
         }
+        if round.wants.any() && self.sensing.is_empty() {
+            let lists = self.parts.config.versions.clone().into_iter().collect();
+            self.sensing.spawn(sense(round.wants, lists, shutdown.clone()));
+        }
         if let Some(next) = plan.next.filter(|_| self.step.is_empty()) {
             self.begin(next, round, shutdown);
         }
@@ -348,6 +363,16 @@ impl Shell {
                 self.step.spawn(prepare(parts, content, heard, until, run_max));
             }
         }
+    }
+
+    async fn sensed(&mut self, sensed: Result<Sensed, tokio::task::JoinError>) {
+        let elapsed = self.started.elapsed();
+        // One that ended by a defect has found out nothing, and is not asked again at once.
+        let sensed = sensed.unwrap_or_else(|error| {
+            warn!(%error, "the device cannot find out about itself");
+            Sensed { versions: Some(Versions::default()), is_metered: Some(false) }
+        });
+        self.with_core(move |core| core.handle_sensed(sensed, elapsed)).await;
     }
 
     async fn handle(&mut self, event: Event, shutdown: &CancellationToken) {

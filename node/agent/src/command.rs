@@ -114,10 +114,7 @@ impl Template {
         if !is_plain {
             return Err(TemplateError::Program { program: program.clone() });
         }
-        let is_short = |text: &String| text.len() <= ARGUMENT_BYTES_MAX && !text.contains('\0');
-        if arguments.len() > ARGUMENTS_MAX || !command.iter().all(is_short) {
-            return Err(TemplateError::TooMuch);
-        }
+        within_bounds(command)?;
         let arguments =
             arguments.iter().map(|argument| parts(argument)).collect::<Result<_, _>>()?;
         Ok(Self { program: program.clone(), arguments })
@@ -157,6 +154,30 @@ impl Template {
         let arguments = arguments.into_iter().map(|(argument, _)| argument).collect();
         Ok(Vector { program: self.program.clone(), arguments })
     }
+}
+
+impl Vector {
+    /// Reads a command that is told of no content: braces mean nothing in it.
+    ///
+    /// # Errors
+    ///
+    /// [`TemplateError`].
+    pub fn parse(command: &[String]) -> Result<Self, TemplateError> {
+        let (program, arguments) = command.split_first().ok_or(TemplateError::Empty)?;
+        if !program.starts_with('/') {
+            return Err(TemplateError::Program { program: program.clone() });
+        }
+        within_bounds(command)?;
+        Ok(Self { program: program.clone(), arguments: arguments.to_vec() })
+    }
+}
+
+fn within_bounds(command: &[String]) -> Result<(), TemplateError> {
+    let is_short = |text: &String| text.len() <= ARGUMENT_BYTES_MAX && !text.contains('\0');
+    if command.len() > ARGUMENTS_MAX + 1 || !command.iter().all(is_short) {
+        return Err(TemplateError::TooMuch);
+    }
+    Ok(())
 }
 
 impl Part {
@@ -271,6 +292,12 @@ mod tests {
             let found = template(&["/x", place]).unwrap_err();
             assert!(matches!(found, TemplateError::Place { .. }), "{place:?}: {found}");
         }
+        let vector = |command: &[&str]| {
+            Vector::parse(&command.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(vector(&["/x", "${y}\n"]).unwrap().arguments, ["${y}\n"]);
+        assert!(matches!(vector(&["x"]), Err(TemplateError::Program { .. })));
+        assert_eq!(vector(&["/x", "a\0"]), Err(TemplateError::TooMuch));
         let long = "x".repeat(ARGUMENT_BYTES_MAX + 1);
         assert_eq!(template(&["/x", &long]), Err(TemplateError::TooMuch));
         assert_eq!(template(&["/x"; ARGUMENTS_MAX + 2]), Err(TemplateError::TooMuch));

@@ -3,7 +3,7 @@
 //! An agent that nobody has set up observes: it fetches nothing, installs nothing, and reports what it
 //! would do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 use sutler_orders::bounds::{TAGS_MAX, WINDOW_MINUTES_MAX};
 use sutler_protocol::name::Label;
 
-use crate::command::Template;
+use crate::command::{Template, Vector};
 
 /// Minutes that an installation may take where neither the config nor the orders say otherwise.
 const RUN_MINUTES: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0");
@@ -37,6 +37,12 @@ pub struct AgentConfig {
     pub report_minutes: NonZeroU32,
     /// What installs, by the kind of the content.
     pub install: Vec<InstallConfig>,
+    /// What lists the installed versions of a kind: lines of `PRODUCT VERSION`, or `PRODUCT VERSION STATUS`, which count
+    /// where the status is `installed`. Standing policies act on such kinds alone. `deb` is known.
+    #[serde(deserialize_with = "vectors")]
+    pub versions: BTreeMap<Label, Vector>,
+    /// Whether the line costs money. Absent: as `nmcli` says, if it is there, else not.
+    pub metered: Option<bool>,
 }
 
 /// An `[[agent.install]]` table: the commands for one kind of content.
@@ -63,6 +69,8 @@ impl Default for AgentConfig {
             first_ring: None,
             report_minutes: REPORT_MINUTES,
             install: Vec::new(),
+            versions: with_debian(BTreeMap::new()),
+            metered: None,
         }
     }
 }
@@ -118,6 +126,27 @@ const fn run_minutes() -> NonZeroU32 {
     RUN_MINUTES
 }
 
+/// Adds what lists Debian's packages, unless the config says it.
+fn with_debian(mut versions: BTreeMap<Label, Vector>) -> BTreeMap<Label, Vector> {
+    versions.entry("deb".parse().expect("letters are a label")).or_insert_with(|| {
+        let format = "${Package} ${Version} ${db:Status-Status}\n";
+        let arguments = ["--show", "--showformat", format].map(str::to_owned).to_vec();
+        Vector { program: "/usr/bin/dpkg-query".to_owned(), arguments }
+    });
+    versions
+}
+
+fn vectors<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<Label, Vector>, D::Error> {
+    let commands = BTreeMap::<String, Vec<String>>::deserialize(deserializer)?;
+    let versions = commands.into_iter().map(|(kind, command)| {
+        let kind = kind.parse().map_err(de::Error::custom)?;
+        Ok((kind, Vector::parse(&command).map_err(de::Error::custom)?))
+    });
+    Ok(with_debian(versions.collect::<Result<_, D::Error>>()?))
+}
+
 fn some_label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Label, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
 }
@@ -150,6 +179,21 @@ mod tests {
         let deb = config.install(&"deb".parse().unwrap()).unwrap();
         assert_eq!(deb.run_max(), Duration::from_mins(30));
         assert_eq!(config.install(&"rpm".parse().unwrap()), None);
+        assert_eq!(config.metered, None);
+    }
+
+    #[test]
+    fn versions_of_debian_are_known_and_of_other_kinds_where_a_program_lists_them() {
+        let config: AgentConfig =
+            toml::from_str("metered = true\n[versions]\ntool = ['/usr/lib/list', '{x}']\n")
+                .unwrap();
+        let kinds: Vec<&str> = config.versions.keys().map(Label::as_str).collect();
+        assert_eq!((kinds, config.metered), (vec!["deb", "tool"], Some(true)));
+        let deb = &AgentConfig::default().versions[&"deb".parse().unwrap()];
+        assert_eq!(deb.program, "/usr/bin/dpkg-query");
+        for text in ["[versions]\ndeb = []\n", "[versions]\n'a b' = ['/x']\n", "versions = 1"] {
+            toml::from_str::<AgentConfig>(text).unwrap_err();
+        }
     }
 
     #[test]

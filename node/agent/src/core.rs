@@ -12,7 +12,7 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
 use sutler_cache::Store;
 use sutler_orders::Facts;
-use sutler_orders::answer::Answer;
+use sutler_orders::answer::{Answer, State as Progressed};
 use sutler_orders::content::Content;
 use sutler_orders::denial::BelievedDenial;
 use sutler_orders::effective::effective;
@@ -28,6 +28,7 @@ use crate::believed::{Believed, believe, statement};
 use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::plan::{Doing, Plan, Said, Situation, Trouble, Wish, local, plan};
+use crate::senses::{Sensed, Senses, Wants};
 use crate::state::{Attempt, Finding, HowEnded, State, boot};
 use crate::view::{AnswerView, GateView, PolicyView, StatementView, TimeView, View, WindowView};
 use crate::{power, run};
@@ -62,6 +63,7 @@ pub struct Core {
     pinned: Option<BTreeSet<ContentId>>,
     last_contact: Option<Utc>,
     boot: String,
+    senses: Senses,
 }
 
 /// What came of one look.
@@ -72,6 +74,8 @@ pub struct Round {
     pub contents: BTreeMap<ContentId, Content>,
     /// What is said of each.
     pub said: Vec<(ContentId, Said)>,
+    /// What the device has to find out about itself.
+    pub wants: Wants,
 }
 
 impl Core {
@@ -108,6 +112,7 @@ impl Core {
             pinned: None,
             last_contact: None,
             boot: boot(),
+            senses: Senses::default(),
             folder,
             config,
             facts,
@@ -231,6 +236,8 @@ impl Core {
         now: Timestamp,
     ) {
         self.state.record_mut(content).end(how, detail, Utc::of(now));
+        // Whatever it did, what was listed before is not what is installed.
+        self.senses.forget_versions();
         self.write_down("how a command ended");
     }
 
@@ -238,6 +245,11 @@ impl Core {
     pub fn handle_finding(&mut self, content: ContentId, finding: Finding) {
         self.state.record_mut(content).finding = Some(finding);
         self.write_down("what a look found");
+    }
+
+    /// Takes note of what the device found out about itself, after `elapsed` since the start.
+    pub fn handle_sensed(&mut self, sensed: Sensed, elapsed: Duration) {
+        self.senses.take(sensed, elapsed);
     }
 
     /// Ends an attempt of before this process, once nothing of it runs any more.
@@ -290,6 +302,7 @@ impl Core {
             observes: self.observes.is_some(),
             stored: &stored,
             troubles: &self.troubles,
+            versions: self.senses.versions(elapsed),
             busy,
             now,
         };
@@ -298,7 +311,12 @@ impl Core {
             .iter()
             .filter_map(|(id, content)| Some(Wish { content, answer: answers.get(id)? }))
             .collect();
-        let plan = plan(&wishes, &situation);
+        let mut plan = plan(&wishes, &situation);
+        let wants = self.wants(&wishes, elapsed);
+        if wants.line && !self.senses.knows_line() {
+            // Bytes that cost money are not fetched before somebody has asked.
+            plan.fetch.clear();
+        }
         let ids = wishes.iter().map(|wish| wish.content.bytes.blake3);
         let said: Vec<(ContentId, Said)> = ids.zip(plan.said.iter().cloned()).collect();
         let view = self.view(&wishes, &plan, reports_waiting, now);
@@ -307,7 +325,7 @@ impl Core {
             warn!(%error, "what the agent shows cannot be written down");
         }
         self.pin(&plan.keep);
-        Round { plan, contents, said }
+        Round { plan, contents, said, wants }
     }
 
     /// Asks the orders.
@@ -321,7 +339,7 @@ impl Core {
         let device = Device {
             contents: contents.iter().map(|(id, one)| (*id, local(one, situation))).collect(),
             observe_only: situation.observes,
-            is_metered: false,
+            is_metered: self.config.metered.unwrap_or(self.senses.is_metered()),
             on_battery: power::is_on_battery(),
             used_minutes: minutes,
             absence: self.absence,
@@ -329,6 +347,25 @@ impl Core {
         let time = Now { clock: now, is_confirmed: self.clock.is_confirmed(), zones: self.zones() };
         let statement = self.manifest.map(|(statement, _)| statement);
         evaluate(&self.believed.orders, &self.facts, &device, statement, &time)
+    }
+
+    /// Says what the device has to find out: the versions where silence might approve something, and the line where
+    /// something is to be fetched.
+    fn wants(&self, wishes: &[Wish<'_>], elapsed: Duration) -> Wants {
+        let orders = &self.believed.orders;
+        let has_standing = orders.scopes.iter().any(|scope| {
+            let standing = scope.standing.as_ref().map(|standing| &standing.document().body);
+            standing.is_some_and(|standing| !standing.policies.is_empty())
+                && scope.reach.member(&self.facts, orders.rings()).starts()
+        });
+        let is_open = |wish: &Wish<'_>| {
+            wish.answer.approved.is_some() && wish.answer.state == Progressed::Needed
+        };
+        let asks_line = self.config.metered.is_none() && wishes.iter().any(is_open);
+        Wants {
+            versions: has_standing && self.senses.is_due_for_versions(elapsed),
+            line: asks_line && self.senses.is_due_for_line(elapsed),
+        }
     }
 
     fn zones(&self) -> Zones<'_> {

@@ -12,6 +12,7 @@
 //! | What is to be done next? | [`plan`] |
 //! | What is remembered over a restart? | [`state`] |
 //! | What is run for a content, and how? | [`command`], [`run`] |
+//! | What does it ask other programs of itself? | [`senses`], [`versions`] |
 
 pub mod agent;
 pub mod believed;
@@ -25,7 +26,9 @@ pub mod plan;
 mod power;
 mod reporting;
 pub mod run;
+pub mod senses;
 pub mod state;
+pub mod versions;
 pub mod view;
 
 /// Returns an error and its causes in one line.

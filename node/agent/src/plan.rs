@@ -20,6 +20,7 @@ use sutler_protocol::ContentId;
 
 use crate::config::{AgentConfig, InstallConfig};
 use crate::state::{self, Attempt, End, Found, HowEnded, Record};
+use crate::versions::Versions;
 
 /// How old a look may be for a command to be started on it: the operator may have installed something meanwhile.
 pub const FRESH: SignedDuration = SignedDuration::from_mins(10);
@@ -52,6 +53,8 @@ pub struct Situation<'a> {
     pub stored: &'a BTreeSet<ContentId>,
     /// Fetches that went wrong.
     pub troubles: &'a BTreeMap<ContentId, Trouble>,
+    /// Which versions are installed.
+    pub versions: &'a Versions,
     /// What the shell does just now, with which content.
     pub busy: Option<(ContentId, Doing)>,
     /// The instant, as the device's own clock has it.
@@ -153,6 +156,7 @@ pub fn local(content: &Content, situation: &Situation<'_>) -> Local {
     Local {
         progress,
         presence,
+        direction: situation.versions.direction(&content.about),
         first_seen: record.and_then(|record| record.first_seen).map(Utc::instant),
         against: (has_no_command || is_given_up).then_some(Reason::Held),
         ..Local::default()

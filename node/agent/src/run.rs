@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command::Vector;
 
-/// Bytes of what a command says that are kept: the last ones, where its errors are.
+/// Bytes of what a command says that are kept unless more is asked for: the last ones, where its errors are.
 pub const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 
 /// How long a command has to end by itself once it is told to: package managers leave their database in
@@ -121,13 +121,31 @@ impl Started {
     ///
     /// Not cancel-safe: a command goes on where nobody waits for it.
     pub async fn end(
-        mut self,
+        self,
         time_max: Duration,
         stop: &CancellationToken,
     ) -> Result<Ended, RunError> {
+        self.end_saying(time_max, stop, OUTPUT_BYTES_MAX).await
+    }
+
+    /// As [`Started::end`], and keeps up to `bytes_max` of what it says, half of it for each of its outputs.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Wait`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe, as [`Started::end`].
+    pub async fn end_saying(
+        mut self,
+        time_max: Duration,
+        stop: &CancellationToken,
+        bytes_max: usize,
+    ) -> Result<Ended, RunError> {
         let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
-        let mut said = Tail::default();
-        let mut errors = Tail::default();
+        let mut said = Tail::new(bytes_max / 2);
+        let mut errors = Tail::new(bytes_max / 2);
         let until = Instant::now() + time_max;
         let group = self.group;
         let child = &mut self.child;
@@ -191,19 +209,28 @@ fn how_of(status: ExitStatus) -> How {
 }
 
 /// The last bytes of a stream.
-#[derive(Default)]
-struct Tail(Vec<u8>);
+struct Tail {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+}
 
 impl Tail {
+    const fn new(bytes_max: usize) -> Self {
+        Self { bytes: Vec::new(), bytes_max }
+    }
+
     fn push(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-        let extra = self.0.len().saturating_sub(OUTPUT_BYTES_MAX / 2);
-        self.0.drain(..extra);
+        self.bytes.extend_from_slice(bytes);
+        // Twice the bound, so that a stream without an end is not moved with each of its pieces.
+        if self.bytes.len() > 2 * self.bytes_max {
+            self.bytes.drain(..self.bytes.len() - self.bytes_max);
+        }
     }
 
     /// Returns it as text in which nothing commands a terminal.
     fn text(&self) -> String {
-        let text = String::from_utf8_lossy(&self.0);
+        let kept = self.bytes.len().saturating_sub(self.bytes_max);
+        let text = String::from_utf8_lossy(&self.bytes[kept..]);
         let shown = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
         text.chars().map(shown).collect()
     }

@@ -18,6 +18,7 @@
 //! | How do they behave, and when? | [`policies`], [`schedules`], [`recurrence`] |
 //! | When is the next window? | [`windows`] |
 //! | Who is let in no longer? | [`admission`] |
+//! | Which version is the higher one? | [`version`] |
 //! | What is believed of all this? | [`vouched`] |
 //! | What does a device answer? | [`mod@evaluate`], [`answer`], [`mod@effective`] |
 //! | How does a device report? | [`report`] |
@@ -44,6 +45,7 @@ pub mod schedules;
 pub mod sites;
 pub mod standing;
 pub mod text;
+pub mod version;
 pub mod vouched;
 pub mod windows;
 

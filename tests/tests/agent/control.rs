@@ -140,6 +140,7 @@ impl Control {
         let about = json!({
             "format": 1, "blake3": id, "name": name, "kind": "demo",
             "published": "2026-11-27T00:00:00Z", "cve": ["CVE-2026-12345"],
+            "product": "tool", "version": "2.0-1",
         });
         file.custom = Some(json!({ "sutler": about }));
         let sha256 = file.hashes.sha256().unwrap();

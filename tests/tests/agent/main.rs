@@ -237,6 +237,29 @@ async fn neighbour_denies(site: &Site) {
     node.deny(&site.control.denial(&site.item["blake3"])).await.unwrap();
 }
 
+// N2, R49: what silence may approve depends on what a program of the config lists.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_counts_only_where_the_device_has_a_lower_version() {
+    let mut site = Site::new();
+    let list = site.machine.path("list.sh");
+    let mut config = fs::read_to_string(site.machine.path("agent.toml")).unwrap();
+    config += &format!("[agent.versions]\ndemo = ['/bin/sh', '{}']\n", list.display());
+    write(&site.machine.path("agent.toml"), &config);
+    let nothing = json!({ "items": [] });
+    site.control.set("approvals-qa", "approvals/qa/approvals.json", "approvals", &nothing);
+    let policy = json!({ "name": "silent", "veto_hours": 1, "by": "Anna", "at": control::now() });
+    let standing = json!({ "policies": [policy] });
+    site.control.set("approvals-qa", "approvals/qa/standing.json", "standing", &standing);
+    site.window(true);
+    for (lists, reason) in [("tool 1.9-3 installed", "veto-open"), ("tool 2.0-1", "not-approved")] {
+        write(&list, &format!("echo {lists}\n"));
+        let mut agent = site.agent();
+        site.explains(reason, |said| said["reason"] == reason).await;
+        assert!(end(&mut agent.0, "TERM").success());
+    }
+    assert_eq!(site.runs(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orders_that_are_stale_start_nothing_new_and_are_called_so() {
     let mut site = Site::new();

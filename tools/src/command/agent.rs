@@ -36,6 +36,11 @@ The config names whose orders it follows, and what installs:
   detect = [\"/usr/local/lib/sutler/has-deb\", \"{file}\"]    # 0 yes, 1 no, 3 of no use here, 4 after a restart
   max_run_minutes = 30
 
+  [agent.versions]                   # what lists installed versions, lines of PRODUCT VERSION, for standing
+  tool = [\"/usr/local/lib/sutler/tool-versions\"]    # policies; `deb` is known and needs no line
+
+`metered = true|false` in [agent] says whether the line costs money; else NetworkManager is asked, if it is there.
+
 Prints `listening ADDR` when ready. SIGINT and SIGTERM tell a command that runs to end, then exit 0.";
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sutler_agent::config::AgentConfig;
 use sutler_agent::plan::{Doing, Next, Plan, Said, Situation, Trouble, Wish, local, plan};
 use sutler_agent::state::{Finding, Found, HowEnded, State};
+use sutler_agent::versions::Versions;
 use sutler_orders::answer::Reason;
 use sutler_orders::content::{About, Bytes};
 use sutler_orders::text::Utc;
@@ -45,6 +46,8 @@ pub(crate) struct Device {
     installed: BTreeSet<u8>,
     cuts_off: bool,
     said: Vec<(u8, Said)>,
+    versions: Versions,
+    standing: Option<Value>,
     pub(crate) begun: Vec<Timestamp>,
     pub(crate) items: Vec<Value>,
     pub(crate) observes: bool,
@@ -102,6 +105,8 @@ impl Device {
             installed: BTreeSet::new(),
             cuts_off: false,
             said: Vec::new(),
+            versions: Versions::default(),
+            standing: None,
             begun: Vec::new(),
             items: Vec::new(),
             observes: false,
@@ -131,6 +136,24 @@ impl Device {
             "action": "install", "blake3": id, "sha256": id, "length": n, "kind": "deb",
             "by": "Anna", "at": "2026-03-02T00:00:00Z",
         }));
+    }
+
+    /// Has nobody decide about a content, which brings a version of a product, and silence approve it after ten hours.
+    pub(crate) fn leave_to_silence(&mut self, n: u8, product: &str, version: &str) {
+        self.items.clear();
+        let content = self.contents.get_mut(&n).unwrap();
+        (content["product"], content["version"]) = (json!(product), json!(version));
+        let (id, now) = (bytes(n).blake3, Utc::of(self.clock));
+        self.state.see([id].into_iter(), now);
+        let policy = json!({
+            "name": "silent", "veto_hours": 10, "by": "Anna", "at": "2026-03-02T00:00:00Z",
+        });
+        self.standing = Some(json!({ "policies": [policy] }));
+    }
+
+    /// Says what is installed: lines of a product and its version.
+    pub(crate) fn has_installed(&mut self, list: &str) {
+        self.versions.read("deb".parse().unwrap(), list);
     }
 
     pub(crate) fn severe(&mut self, n: u8) {
@@ -276,6 +299,7 @@ impl Device {
             observes: self.observes,
             stored: &self.stored,
             troubles: &self.troubles,
+            versions: &self.versions,
             busy,
             now: self.clock,
         };
@@ -328,7 +352,7 @@ impl Device {
             reach: sutler_orders::audience::Audience::default(),
             schedules_reach: sutler_orders::audience::Audience::default(),
             approvals: Some(file(&json!({ "items": self.items }))),
-            standing: None,
+            standing: self.standing.as_ref().map(file),
             policies: Some(file(&json!({ "policies": [policy] }))),
             schedules: Some(file(&json!({ "schedules": [schedule] }))),
         };

@@ -39,6 +39,28 @@ fn what_nobody_approved_is_neither_fetched_nor_looked_for() {
     assert_eq!((said.state, said.reason), (State::Needed, Some(Reason::NotApproved)));
 }
 
+// N2, R49
+#[test]
+fn silence_installs_what_goes_upwards_and_nothing_that_goes_down_or_is_new_here() {
+    for (list, installs) in [
+        ("app 1.0-1", true),
+        ("app 1.9-1\napp 2.0~rc1", true),
+        ("app 2.0-1", false),
+        ("app 2.0-1+deb12u1", false),
+        ("other 1.0", false),
+        ("", false),
+    ] {
+        let mut device = Device::new();
+        device.leave_to_silence(1, "app", "2.0-1");
+        device.has_installed(list);
+        device.run_until("2026-03-09T18:59:00Z");
+        let reason = if installs { Reason::VetoOpen } else { Reason::NotApproved };
+        assert_eq!(device.said(1).reason, Some(reason), "{list:?}");
+        device.run_until("2026-03-09T21:05:00Z");
+        assert_eq!(device.begun.len(), usize::from(installs), "{list:?}");
+    }
+}
+
 // R159
 #[test]
 fn a_device_that_observes_does_nothing_and_says_what_it_would() {
