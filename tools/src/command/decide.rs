@@ -156,12 +156,7 @@ impl PatchNow {
 }
 
 impl Decide {
-    fn run(
-        &self,
-        verdict: Verdict,
-        watch: Option<WatchArgs>,
-        output: Output,
-    ) -> Result<(), Stop> {
+    fn run(&self, verdict: Verdict, watch: Option<WatchArgs>, output: Output) -> Result<(), Stop> {
         self.of.run(verdict, &self.contents, &Timing::default(), watch, output)
     }
 }

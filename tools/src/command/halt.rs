@@ -20,7 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   sutler halt --org-dir ./acme --reason \"printers fail\"
   sutler halt 3f9a…c1 --site cologne --reason \"ticket 4711\" --json
-  sutler halt --org-dir ./acme --reason "printers fail" --watch
+  sutler halt --org-dir ./acme --reason \"printers fail\" --watch
   sutler halt --confirm halt-0a1b2c3d4e5f --scope all --key anna.key --reason \"not fixed yet\"
 It lapses after 72 hours unless an approver countersigns it by --confirm, and an approver's `sutler resume --until`
 outranks it. A countersigned halt holds for the devices that the scope reaches, for as long as control goes on naming
