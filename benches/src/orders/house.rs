@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use sutler_control::decision::{Decision, Verdict};
+use sutler_control::decision::{self, Decision, Verdict};
 use sutler_control::{Change, Folder, Note, Passphrase, key};
 use sutler_orders::audience::Audience;
 use sutler_orders::denial::Denial;
@@ -143,7 +143,7 @@ impl House {
             not_after: None,
             schedule: None,
         };
-        let contents = decision.contents(&state, &names)?;
+        let contents = decision::contents(&state, &names)?;
         decision.apply(&mut change, &contents)?;
         let mut draft = change.draft()?;
         draft.sign(&self.key, Some(&state))?;

@@ -13,18 +13,19 @@ use sutler_protocol::name::Label;
 
 use crate::command::halt::halting_failure;
 use crate::command::publish::change_failure;
-use crate::command::spread::{self, WatchArgs};
+use crate::command::spread::{Watch, WatchArgs};
 use crate::output::{Output, Stop};
 use crate::signing::{SignArgs, state};
 
 macro_rules! examples {
-    ($verb:literal) => {
+    ($verb:literal $(, $more:literal)?) => {
         concat!(
             "Examples:\n  sutler ",
             $verb,
             " bash_5.2.deb --scope all --key anna.key\n  sutler ",
             $verb,
-            " CVE-2026-12345 --scope prod --key anna.key --reason \"ticket 4711\" --json"
+            " CVE-2026-12345 --scope prod --key anna.key --reason \"ticket 4711\" --json",
+            $($more)?
         )
     };
 }
@@ -39,7 +40,7 @@ pub(crate) struct Approve {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = examples!("deny"))]
+#[command(after_help = examples!("deny", "\nOn control's folder it says how far it has got, with --watch until all have it."))]
 pub(crate) struct Deny {
     #[command(flatten)]
     decide: Decide,
@@ -48,7 +49,7 @@ pub(crate) struct Deny {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = examples!("pause"))]
+#[command(after_help = examples!("pause", "\nOn control's folder it says how far it has got, with --watch until all have it."))]
 pub(crate) struct Pause {
     #[command(flatten)]
     decide: Decide,
@@ -194,10 +195,12 @@ impl Scoped {
         let said = decision.said(&state, &contents, now);
         let draft = change.draft().map_err(|error| change_failure(&error))?;
         let is_published = self.sign.finish(&folder, Some(&state), draft, &said, output)?;
-        let Some(watch) = watch.filter(|_| is_published) else { return Ok(()) };
+        let Some(args) = watch.filter(|_| is_published) else { return Ok(()) };
         let contents: Vec<_> = contents.iter().map(|content| content.bytes.blake3).collect();
         let stopped = (&contents[..], Some(&self.scope), &decision.audience);
-        spread::show(folder, &state, stopped, watch, output)
+        let watch = Watch::of(&folder, &state, stopped)?;
+        drop(folder);
+        watch.map_or(Ok(()), |watch| watch.show(args, output))
     }
 
     /// Lets contents go on although control halts them.

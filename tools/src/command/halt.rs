@@ -3,7 +3,7 @@
 use clap::Args;
 use jiff::Timestamp;
 use sutler_control::halting::{self, HaltingError};
-use sutler_control::{Change, Folder, Sha256, State};
+use sutler_control::{Change, Sha256, State};
 use sutler_node::failure::{Failure, Kind};
 use sutler_orders::audience::Audience;
 use sutler_orders::halts::Halt;
@@ -12,9 +12,9 @@ use sutler_protocol::ContentId;
 use sutler_protocol::name::Label;
 
 use crate::command::publish::change_failure;
-use crate::command::spread::{self, WatchArgs};
+use crate::command::spread::{Watch, WatchArgs};
 use crate::output::{Output, Stop};
-use crate::signing::{SignArgs, key_failure, settle, state};
+use crate::signing::{Office, SignArgs, key_failure, settle, state};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,17 +54,17 @@ pub(crate) struct HaltArgs {
 impl HaltArgs {
     pub(crate) fn run(self, output: Output) -> Result<(), Stop> {
         let now = Timestamp::now();
-        let folder = self.sign.open()?;
-        let state = state(&folder)?;
+        let office = self.sign.open()?;
+        let state = state(&office)?;
         match (&self.confirm, &self.scope) {
-            (Some(halt), Some(scope)) => self.confirm(&folder, &state, halt, scope, now, output),
-            _ => self.halt(folder, &state, now, output),
+            (Some(halt), Some(scope)) => self.confirm(&office, &state, halt, scope, now, output),
+            _ => self.halt(office, &state, now, output),
         }
     }
 
     fn confirm(
         &self,
-        folder: &Folder,
+        office: &Office,
         state: &State,
         halt: &Label,
         scope: &Label,
@@ -72,17 +72,17 @@ impl HaltArgs {
         output: Output,
     ) -> Result<(), Stop> {
         let note = self.sign.note(state, &format!("countersign {halt}"), now);
-        let mut change = Change::new(state, folder.organisation(), note, now);
+        let mut change = Change::new(state, office.organisation(), note, now);
         let halt = halting::countersign(state, &mut change, scope, halt)
             .map_err(|error| halting_failure(&error))?;
         let said = said(&halt, scope);
         let draft = change.draft().map_err(|error| change_failure(&error))?;
-        self.sign.finish(folder, Some(state), draft, &said, output).map(drop)
+        self.sign.finish(office, Some(state), draft, &said, output).map(drop)
     }
 
     fn halt(
         &self,
-        folder: Folder,
+        office: Office,
         state: &State,
         now: Timestamp,
         output: Output,
@@ -102,10 +102,10 @@ impl HaltArgs {
             reason: note.reason.clone(),
         };
         let (named, lapses) = (halt.id.clone(), halt.lapses());
-        let mut change = Change::new(state, folder.organisation(), note, now);
+        let mut change = Change::new(state, office.organisation(), note, now);
         halting::add(state, &mut change, halt).map_err(|error| change_failure(&error))?;
         let mut draft = change.draft().map_err(|error| change_failure(&error))?;
-        let keys = folder.online_keys().map_err(|error| key_failure(&error))?;
+        let keys = office.online_keys().map_err(|error| key_failure(&error))?;
         for key in &keys.halts {
             draft
                 .sign(key, Some(state))
@@ -113,11 +113,13 @@ impl HaltArgs {
         }
         output
             .line(format_args!("halt {named}, until {lapses} unless an approver countersigns"))?;
-        if !settle(&folder, Some(state), &draft, output)? {
+        if !settle(&office, Some(state), &draft, output)? {
             return Ok(());
         }
         let stopped = (&self.contents[..], None, &audience);
-        spread::show(folder, state, stopped, self.watch, output)
+        let watch = Watch::of(&office, state, stopped)?;
+        drop(office);
+        watch.map_or(Ok(()), |watch| watch.show(self.watch, output))
     }
 }
 

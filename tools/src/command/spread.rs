@@ -33,46 +33,48 @@ pub(crate) struct WatchArgs {
 }
 
 /// Where control's reports lie, and what was published before the stop.
-struct Watch {
+pub(crate) struct Watch {
     folder: PathBuf,
     organisation: Organisation,
     before: Published,
     stopped: Stopped,
 }
 
-/// Shows how far a stop has got that was published just now over `before`. Nothing is shown where no device reports:
-/// this is no control's folder then.
-pub(crate) fn show(
-    folder: Folder,
-    before: &State,
-    (contents, scope, audience): (&[ContentId], Option<&Label>, &Audience),
-    watch: WatchArgs,
-    output: Output,
-) -> Result<(), Stop> {
-    let path = folder.path().to_owned();
-    if !path.join("reports").is_dir() {
-        return Ok(());
-    }
-    let organisation = folder.organisation().clone();
-    let version = state(&folder)?.timestamp.version().number();
-    // Control has to notice what was published, and needs the folder for it.
-    drop(folder);
-    let denials = judgement::denials(&DataFolder::new(&path).orders()).map_err(|error| {
-        Failure::because(Kind::File, "read the denials that control holds", &error)
-    })?;
-    let stopped = Stopped {
-        contents: contents.iter().copied().collect(),
-        scope: scope.cloned(),
-        audience: audience.clone(),
-        version,
-    };
-    let before = Published::of(before, &organisation, &denials);
-    let spread = Watch { folder: path, organisation, before, stopped }.end(watch)?;
-    output.line(in_words(&spread))?;
-    output.json(&spread)
-}
-
 impl Watch {
+    /// Returns what shows how far a stop has got that was published just now over `before`; `None` where no device
+    /// reports: this is no control's folder then.
+    ///
+    /// Control needs the folder to notice what was published: it has to be closed before anybody waits.
+    pub(crate) fn of(
+        folder: &Folder,
+        before: &State,
+        (contents, scope, audience): (&[ContentId], Option<&Label>, &Audience),
+    ) -> Result<Option<Self>, Failure> {
+        let path = folder.path().to_owned();
+        if !path.join("reports").is_dir() {
+            return Ok(None);
+        }
+        let organisation = folder.organisation().clone();
+        let denials = judgement::denials(&DataFolder::new(&path).orders()).map_err(|error| {
+            Failure::because(Kind::File, "read the denials that control holds", &error)
+        })?;
+        let stopped = Stopped {
+            contents: contents.iter().copied().collect(),
+            scope: scope.cloned(),
+            audience: audience.clone(),
+            version: state(folder)?.timestamp.version().number(),
+        };
+        let before = Published::of(before, &organisation, &denials);
+        Ok(Some(Self { folder: path, organisation, before, stopped }))
+    }
+
+    /// Shows how far it has got.
+    pub(crate) fn show(&self, watch: WatchArgs, output: Output) -> Result<(), Stop> {
+        let spread = self.end(watch)?;
+        output.line(in_words(&spread))?;
+        output.json(&spread)
+    }
+
     /// Looks once, or until it has got everywhere.
     fn end(&self, watch: WatchArgs) -> Result<Spread, Failure> {
         let is_shown = watch.watch && stderr().is_terminal();

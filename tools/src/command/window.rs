@@ -105,7 +105,8 @@ impl Preview {
         if !self.zones.is_empty() {
             return self.zones.iter().map(|zone| place(zone, zone, database)).collect();
         }
-        let published = sites(&state(&self.org.open()?)?)?;
+        let office = self.org.open()?;
+        let published = sites(&state(&office)?)?;
         if published.sites.is_empty() {
             return Err(Failure::new(
                 Kind::Usage,

@@ -144,7 +144,7 @@ impl Stage {
         let daemon = Daemon::open(data.root(), &config, endpoint, store.clone(), devices)
             .map_err(|error| control::failure(&data, &error))?;
         let (address, desk) = (member.address(), daemon.desk());
-        let member = member.answering(daemon.orders());
+        let member = member.publishing(daemon.board().clone());
         running.spawn(|stop| member.run(stop));
         running.spawn(|stop| async move {
             let served = daemon.run(stop).await;
