@@ -69,8 +69,7 @@ pub fn spread(
         if !stop.reaches(&facts, before) {
             continue;
         }
-        let statement = report.statement.as_ref();
-        let has_heard = statement.is_some_and(|statement| statement.version >= stop.version);
+        let has_heard = stop.is_obeyed(report);
         spread.devices += 1;
         spread.devices_done += u64::from(has_heard);
         *sites.entry(&report.device.site).or_insert(true) &= has_heard;
@@ -96,6 +95,27 @@ impl Spread {
 }
 
 impl Stop {
+    /// Returns whether a device says that it knows the stop, and no answer of its says otherwise: one that cannot
+    /// believe the very role of it goes by what it believed before.
+    fn is_obeyed(&self, report: &Report) -> bool {
+        let statement = report.statement.as_ref();
+        let knows = statement.is_some_and(|statement| statement.version >= self.version);
+        let is_about = |content| self.contents.is_empty() || self.contents.contains(content);
+        knows
+            && report.answers.iter().all(|answer| {
+                let is_open = matches!(
+                    answer.state,
+                    State::Needed | State::Staged | State::Failed | State::RolledBack
+                );
+                // That the last attempt took too long is said in any case.
+                let is_stopped = matches!(
+                    answer.reason,
+                    Some(Reason::Denied | Reason::Halted | Reason::Timeout)
+                );
+                !is_about(&answer.content) || !is_open || is_stopped
+            })
+    }
+
     fn reaches(&self, facts: &Facts, before: &Published) -> bool {
         let rings = before.orders().rings();
         let scope = self.scope.as_ref().map(|name| {

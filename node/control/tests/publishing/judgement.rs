@@ -176,6 +176,8 @@ fn how_far_a_denial_has_got_is_what_devices_have_confirmed() {
         Report { observes: true, ..report("new-york/fay", new - 1, staged, outside) },
         report("rome/gus", new + 1, staged, denied),
     ];
+    // One that knows the version, and cannot believe the role that denies.
+    let deaf = report("rome/hal", new, staged, outside);
     let stop = Stop {
         contents: [ContentId::of(A)].into(),
         scope: Some("lab".parse().unwrap()),
@@ -196,6 +198,10 @@ fn how_far_a_denial_has_got_is_what_devices_have_confirmed() {
     // Once a window is open, at once; where it is over, with the next one.
     let open = look(&reports, later(1));
     assert_eq!((open.could_install, open.earliest), (2, at("2026-11-27T21:00:00Z")));
+    reports.push(deaf);
+    let with_deaf = look(&reports, now());
+    assert_eq!((with_deaf.sites_done, with_deaf.could_install), (0, 3));
+    reports.pop();
     reports.remove(1);
     let left = look(&reports, now());
     assert_eq!((left.sites_done, left.could_install), (2, 1));
@@ -203,10 +209,8 @@ fn how_far_a_denial_has_got_is_what_devices_have_confirmed() {
     // Whoever has never heard of any orders has never heard of this one.
     reports.push(unheard);
     assert_eq!(look(&reports, now()).sites_done, 1);
-    for one in &mut reports {
-        one.statement = report("rome/gus", new, staged, denied).statement;
-    }
-    let done = look(&reports, now());
+    let all = reports.iter().map(|one| report(&one.device.to_string(), new, staged, denied));
+    let done = look(&all.collect::<Vec<_>>(), now());
     assert!(done.is_done() && done.could_install == 0 && done.earliest.is_none(), "{done:?}");
 }
 
