@@ -2,6 +2,7 @@
 
 mod control;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Child;
@@ -243,7 +244,7 @@ async fn silence_counts_only_where_the_device_has_a_lower_version() {
     let mut site = Site::new();
     let list = site.machine.path("list.sh");
     let mut config = fs::read_to_string(site.machine.path("agent.toml")).unwrap();
-    config += &format!("[agent.versions]\ndemo = ['/bin/sh', '{}']\n", list.display());
+    writeln!(config, "[agent.versions]\ndemo = ['/bin/sh', '{}']", list.display()).unwrap();
     write(&site.machine.path("agent.toml"), &config);
     let nothing = json!({ "items": [] });
     site.control.set("approvals-qa", "approvals/qa/approvals.json", "approvals", &nothing);
