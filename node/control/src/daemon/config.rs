@@ -8,8 +8,8 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControlConfig {
-    /// Address of the repository over HTTP, read-only, for any TUF client, and of the door for submissions.
-    /// Absent: it is off.
+    /// Address of the repository over HTTP, for any TUF client, and of the doors for submissions and for the bytes that
+    /// they name. Absent: it is off.
     pub http: Option<SocketAddr>,
     /// UDP address at which machines join and renew their certificates. Absent: none does.
     pub join: Option<SocketAddr>,
