@@ -397,7 +397,9 @@ fn an_order_for_many_devices_wants_their_number() {
     let said = world.refused("anna", &format!("{approve} --yes 2"), exit::REFUSED);
     assert!(said.contains("--yes says another number"), "{said}");
     // What only stops asks nobody, and neither does a proposal.
-    world.done("anna", "pause numbers.bin --scope one --key dora.key");
+    let pause = "pause numbers.bin --scope one --key dora.key";
+    let output = world.command("anna", pause).output().unwrap();
+    assert!(output.status.success() && text(&output).contains("1 of 1 devices"));
     let proposed = draft(&world.json("anna", "approve numbers.bin --scope one"));
     world.refused("anna", &format!("order sign {proposed} --key dora.key"), exit::REFUSED);
     world.done("anna", &format!("order sign {proposed} --key dora.key --yes 1"));

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sutler_control::change::Note;
 use sutler_control::draft::Draft;
-use sutler_control::fleet::{Fleet, Reach, Started};
+use sutler_control::fleet::{Effect, Fleet, Reach};
 use sutler_control::key::{self, OpenKeyError, Passphrase};
 use sutler_control::organisation::{FolderError, KeepDraftError, PublishError};
 use sutler_control::repository::ReadError;
@@ -250,20 +250,28 @@ impl SignArgs {
         Ok(draft)
     }
 
-    /// Says how many devices a draft reaches that starts something. Where they are many, it is signed only if somebody
-    /// says as many.
+    /// Says how many devices a draft reaches. One that starts something on many is signed only if somebody says as many.
     fn agree(&self, office: &Office, state: &State, draft: &Draft) -> Result<(), Failure> {
-        let started = Started::by(draft, state);
-        if started.is_nothing() {
+        let effect = Effect::of(draft, state);
+        if effect.is_nothing() {
             return Ok(());
         }
-        let Some(reach) = office.fleet(state)?.reach(&started) else {
+        let fleet = match office.fleet(state) {
+            // Nothing keeps what only stops from being signed.
+            Err(failure) if !effect.starts() => {
+                eprintln!("how many devices it reaches is unknown: {failure}");
+                return Ok(());
+            }
+            fleet => fleet?,
+        };
+        let Some(reach) = fleet.reach(&effect) else {
             eprintln!("how many devices it reaches is unknown: none has reported");
             return Ok(());
         };
         let Reach { devices, sites, fleet } = reach;
         eprintln!("it reaches {devices} of {fleet} devices, at {sites} sites");
-        if self.keys.is_empty() || !reach.is_asked() || self.yes == Some(devices) {
+        let is_asked = effect.starts() && !self.keys.is_empty() && reach.is_asked();
+        if !is_asked || self.yes == Some(devices) {
             return Ok(());
         }
         let refused = |why: &str| {

@@ -32,9 +32,15 @@ pub struct Fleet {
     scopes: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
-/// What an order starts, by scope: for each of these audiences. It is empty for one that only stops.
+/// What an order does that is not done yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Started(BTreeMap<Label, Vec<Audience>>);
+pub struct Effect {
+    starts: Whom,
+    stops: Whom,
+}
+
+/// For whom, by scope: each of these audiences.
+type Whom = BTreeMap<Label, Vec<Audience>>;
 
 /// How many devices an order reaches, at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +84,10 @@ impl Fleet {
         fleet
     }
 
-    /// Returns how many devices an order reaches that starts this, or nothing where no device is known.
-    pub fn reach(&self, started: &Started) -> Option<Reach> {
+    /// Returns how many devices an order starts something on, or stops something if it starts nothing. Nothing where no device
+    /// is known.
+    pub fn reach(&self, effect: &Effect) -> Option<Reach> {
+        let whom = if effect.starts() { &effect.starts } else { &effect.stops };
         let fleet: u64 = self.sites.values().sum();
         let (mut devices, mut sites) = (0, 0);
         for (site, all) in &self.sites {
@@ -89,7 +97,7 @@ impl Fleet {
                 let count = scope.map_or(*all, |scope| scope.get(site).copied().unwrap_or(0));
                 count.min(named(site, audiences))
             };
-            let reached: u64 = started.0.iter().map(of_scope).sum();
+            let reached: u64 = whom.iter().map(of_scope).sum();
             devices += reached.min(*all);
             sites += u64::from(reached > 0);
         }
@@ -97,37 +105,48 @@ impl Fleet {
     }
 }
 
-impl Started {
-    /// Finds out what a draft starts that is not started yet.
-    pub fn by(draft: &Draft, state: &State) -> Self {
-        let mut started = Self::default();
+impl Effect {
+    /// Finds out what a draft does beside what is published.
+    pub fn of(draft: &Draft, state: &State) -> Self {
+        let mut effect = Self::default();
         let (roles, paths) = draft.parts();
         for (role, path) in
             roles.iter().flat_map(|role| paths.iter().map(move |path| (role, *path)))
         {
             let path = TargetPath::from(path);
-            let audiences = match files::place(role, &path) {
+            match files::place(role, &path) {
                 Some((Kind::Approvals, Some(scope))) => {
                     let after = draft.file(path.as_str()).map_or(&[][..], |bytes| &bytes[..]);
                     let before = state.orders.get(&path).map_or(&[][..], |bytes| &bytes[..]);
-                    Some((scope, approved(before, after)))
+                    let (starts, stops) = decided(before, after);
+                    effect.add(&scope, starts, stops);
                 }
                 // How and when devices act, and what silence approves: for all of the scope.
                 Some((Kind::Standing | Kind::Policies | Kind::Schedules, Some(scope))) => {
-                    Some((scope, vec![Audience::default()]))
+                    effect.add(&scope, vec![Audience::default()], Vec::new());
                 }
-                _ => None,
-            };
-            if let Some((scope, audiences)) = audiences.filter(|(_, one)| !one.is_empty()) {
-                started.0.entry(scope).or_default().extend(audiences);
+                _ => {}
             }
         }
-        started
+        effect
     }
 
-    /// Returns whether it starts nothing.
+    fn add(&mut self, scope: &Label, starts: Vec<Audience>, stops: Vec<Audience>) {
+        for (whom, audiences) in [(&mut self.starts, starts), (&mut self.stops, stops)] {
+            if !audiences.is_empty() {
+                whom.entry(scope.clone()).or_default().extend(audiences);
+            }
+        }
+    }
+
+    /// Returns whether it starts something anywhere.
+    pub fn starts(&self) -> bool {
+        !self.starts.is_empty()
+    }
+
+    /// Returns whether it neither starts nor stops anything.
     pub fn is_nothing(&self) -> bool {
-        self.0.is_empty()
+        self.starts.is_empty() && self.stops.is_empty()
     }
 }
 
@@ -138,13 +157,15 @@ impl Reach {
     }
 }
 
-/// Returns for whom something is approved that was not, or no longer stopped that was.
-fn approved(before: &[u8], after: &[u8]) -> Vec<Audience> {
+/// Returns for whom something may start that might not: it is approved, or no longer stopped; and for whom something is
+/// stopped that was not.
+fn decided(before: &[u8], after: &[u8]) -> (Vec<Audience>, Vec<Audience>) {
     let read = |bytes| Order::<Approvals>::read(bytes).map(|order| order.body);
     let before = read(before).unwrap_or_default();
     // What cannot be read here is for everybody.
-    let Ok(after) = read(after) else { return vec![Audience::default()] };
+    let Ok(after) = read(after) else { return (vec![Audience::default()], Vec::new()) };
     let starts = |item: &&Item| item.action == Action::Install;
+    let stops = |item: &&Item| item.action != Action::Install;
     let is_new = |item: &&Item| !before.items.contains(item);
     let is_gone = |item: &&Item| {
         let is_same = |other: &Item| {
@@ -153,17 +174,19 @@ fn approved(before: &[u8], after: &[u8]) -> Vec<Audience> {
         };
         !after.items.iter().any(is_same)
     };
-    let new = after.items.iter().filter(starts).filter(is_new);
-    let gone = before.items.iter().filter(|item| !starts(item)).filter(is_gone);
-    let mut audiences: Vec<Audience> = new.chain(gone).map(|item| item.audience.clone()).collect();
+    let audience = |item: &Item| item.audience.clone();
+    let gone = before.items.iter().filter(stops).filter(is_gone);
+    let started = after.items.iter().filter(starts).filter(is_new).chain(gone);
+    let mut started: Vec<Audience> = started.map(audience).collect();
     // Halts and free-standing denials are for whomever they say.
     let goes_on = after.resumed.iter().any(|one| !before.resumed.contains(one))
         || after.withdrawn.iter().any(|one| !before.withdrawn.contains(one))
         || before.countersigned.iter().any(|one| !after.countersigned.contains(one));
     if goes_on {
-        audiences.push(Audience::default());
+        started.push(Audience::default());
     }
-    audiences
+    let stopped = after.items.iter().filter(stops).filter(is_new).map(audience).collect();
+    (started, stopped)
 }
 
 /// Returns how many devices of a site are named, all of them if one of the audiences names none.

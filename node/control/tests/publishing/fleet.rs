@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sutler_control::change::ChangeError;
 use sutler_control::draft::Draft;
-use sutler_control::fleet::{Fleet, Reach, Started};
+use sutler_control::fleet::{Effect, Fleet, Reach};
 use sutler_orders::approvals::{Action, Approvals, Item};
 use sutler_orders::report::{Report, ToldFacts};
 use sutler_orders::rings::{Ring, Rings};
@@ -53,13 +53,13 @@ fn approving(house: &House, items: &[Item]) -> Draft {
 }
 
 fn reach(house: &House, fleet: &Fleet, items: &[Item]) -> Reach {
-    fleet.reach(&Started::by(&approving(house, items), &house.state())).unwrap()
+    fleet.reach(&Effect::of(&approving(house, items), &house.state())).unwrap()
 }
 
 #[test]
 fn an_order_starts_what_is_new_of_it_and_what_it_no_longer_stops() {
     let house = House::new(1);
-    let starts = |draft: &Draft| !Started::by(draft, &house.state()).is_nothing();
+    let starts = |draft: &Draft| Effect::of(draft, &house.state()).starts();
     house.publish("tool.deb", b"a tool");
     assert!(starts(&house.approve(install(b"a tool"), &[])));
     house.submit(&house.approve(install(b"a tool"), &[4]).submission(), now()).unwrap();
@@ -68,11 +68,15 @@ fn an_order_starts_what_is_new_of_it_and_what_it_no_longer_stops() {
     for stop in [deny(b"a tool"), pause] {
         let draft = house.approve(stop, &[4]);
         assert!(!starts(&draft));
+        // It is said all the same how many it stops.
+        let fleet = Fleet::of(&house.state(), &reports());
+        assert_eq!(fleet.reach(&Effect::of(&draft, &house.state())).unwrap().devices, 5);
         house.submit(&draft.submission(), now()).unwrap();
     }
     // Signed anew, it says the same.
     let role = RoleName::delegated("approvals-lab").unwrap();
-    assert!(!starts(&house.draft(&[], |change| change.renew(&role))));
+    let anew = house.draft(&[], |change| change.renew(&role));
+    assert!(Effect::of(&anew, &house.state()).is_nothing());
     let resume = house.draft(&[], |change| {
         change.order::<Approvals, ChangeError>(Some(&"lab".parse().unwrap()), |approvals| {
             approvals.items.retain(|item| item.action != Action::Deny);
@@ -105,7 +109,7 @@ fn devices_are_counted_by_site_and_named_ones_once() {
     }
     let nobody = Fleet::of(&house.state(), &[]);
     assert_eq!(
-        nobody.reach(&Started::by(&approving(&house, &[install(b"x")]), &house.state())),
+        nobody.reach(&Effect::of(&approving(&house, &[install(b"x")]), &house.state())),
         None
     );
     // What goes over the wire is the same.
