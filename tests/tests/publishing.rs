@@ -341,7 +341,7 @@ fn roles_are_renewed_before_they_expire() {
     desk.refused("key renew", exit::USAGE);
 }
 
-// R54, R56
+// N3, R54, R56
 #[test]
 fn a_schedule_is_previewed_at_each_site_before_anybody_signs_it() {
     let desk = Desk::solo();

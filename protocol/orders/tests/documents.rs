@@ -3,6 +3,7 @@
 use std::error::Error as _;
 
 use serde_json::{Value, json};
+use sutler_orders::bounds::{ITEMS_MAX, ORDER_BYTES_MAX};
 use sutler_orders::content::{About, Content};
 use sutler_orders::denial::SignedDenial;
 use sutler_orders::order::Place;
@@ -96,6 +97,29 @@ fn a_head_is_checked_before_anything_else() {
     for text in ["", "[]", "{}", "{\"_type\":\"halts\",\"_type\":\"halts\"}"] {
         assert!(Order::<Halts>::read(text.as_bytes()).is_err(), "{text}");
     }
+}
+
+// T5, T10: as many items as a file may have, with the longest reasons that still fit, and one more.
+#[test]
+fn an_order_file_of_10_000_items_is_read_and_a_longer_one_is_refused_as_a_whole() {
+    let items = |count: usize, reason: &str| {
+        let items = vec![item(&json!({ "reason": reason })); count];
+        file("approvals", Some("desktops"), &json!({ "items": items }))
+    };
+    let most = read::<Approvals>(&items(ITEMS_MAX, &"x".repeat(500))).unwrap();
+    assert_eq!(most.body.items.len(), 10_000);
+    // It is written as it was read, so that an admin can go on with it.
+    assert!(most.write().unwrap().len() as u64 <= ORDER_BYTES_MAX);
+    let error = read::<Approvals>(&items(ITEMS_MAX + 1, "x")).unwrap_err();
+    let said = said(&error);
+    assert!(
+        said.contains("approvals: ") && said.contains("items") && said.contains("10000"),
+        "{said}"
+    );
+    let mut long = items(1, "x").to_string().into_bytes();
+    long.resize(ORDER_BYTES_MAX as usize + 1, b' ');
+    let error = Order::<Approvals>::read(&long).unwrap_err();
+    assert!(matches!(error, OrderError::TooLong { .. }), "{error}");
 }
 
 // T12

@@ -176,6 +176,12 @@ async fn what_is_approved_is_staged_survives_a_kill_and_is_installed_in_its_wind
 
     let status = site.machine.json(["status", "--data", "agent"]);
     assert_eq!(status["agent"]["statement"]["stale"], false);
+    // R90, R91: what a device without a screen shows of itself.
+    assert!(status["agent"]["last_contact"].is_string(), "{status:#}");
+    let shown = site.machine.ok(["status", "--data", "agent"]);
+    for said in ["contact   20", ", fresh, good until 20", "answers   1 installed"] {
+        assert!(shown.contains(said), "{shown}");
+    }
     assert!(status["agent"]["windows"][0]["local"].as_str().unwrap().contains("CE"));
     let policies = site.machine.json(["policy", "effective", "--data", "agent"]);
     assert_eq!(policies[0]["settings"][0]["source"], "policy all");

@@ -79,12 +79,23 @@ pub(crate) fn staff(threshold: u64) -> Staff {
 
 impl House {
     pub(crate) fn new(threshold: u64) -> Self {
+        Self::of(&staff(threshold), [1, 2, 3])
+    }
+
+    /// An organisation like it whose root has these keys.
+    pub(crate) fn founded_by(roots: [u8; 3]) -> Self {
+        let names = ["anna", "ben", "cleo"].into_iter().zip(roots);
+        let root = names.map(|(name, seed)| named(name, seed)).collect();
+        Self::of(&Staff { root, ..staff(1) }, roots)
+    }
+
+    fn of(staff: &Staff, roots: [u8; 3]) -> Self {
         let disk = Faulty::new();
         let repository = Repository::open_on(Arc::new(disk.clone())).unwrap();
-        let (root, targets) = preset::documents(Preset::Team, &staff(threshold), now()).unwrap();
-        let root = signed(&root, &[1, 2]);
+        let (root, targets) = preset::documents(Preset::Team, staff, now()).unwrap();
+        let root = signed(&root, &roots[..2]);
         let root = Signed::<Root>::parse(root.bytes().clone()).unwrap().verify_by_itself().unwrap();
-        let targets = believed(&signed(&targets, &[1, 3]), &root);
+        let targets = believed(&signed(&targets, &[roots[0], roots[2]]), &root);
         let first =
             online::first(&root, &[(RoleName::targets(), targets)].into(), &online_keys(), now());
         repository.write(&first.unwrap()).unwrap();

@@ -1,10 +1,12 @@
 //! New keys: of the root, of control, of an approver; what is left when two of three are lost; and what is signed anew.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Map;
 use sutler_control::change::Change;
 use sutler_control::draft::{Draft, DraftError};
 use sutler_control::online::{OnlineKeys, publication};
-use sutler_control::rotation::{RotateError, renew};
+use sutler_control::rotation::{self, RotateError, renew};
 use sutler_control::submission::{self, Refused};
 use sutler_protocol::manifest::key::Key;
 use sutler_protocol::manifest::{Delegation, Kind, RoleName, Version};
@@ -76,6 +78,16 @@ fn two_of_three_root_keys_lost_and_the_third_alone_leads_nowhere() {
     let root = signed(&root, &[21, 22]);
     assert!(root.verify_by_itself().is_ok());
     assert!(root.verify(&house.state().root.keys_of(Kind::Root)).is_err());
+    // A device that was handed the new one follows the new repository, and one that was not does not.
+    let (mut old, handed) = (house.client(), House::founded_by([21, 22, 23]));
+    old.refresh(now()).unwrap();
+    assert!(old.at(&handed.disk).refresh(later(1)).is_err());
+    let about = handed.publish("tool.deb", b"a tool");
+    handed.submit(&handed.approve(install(b"a tool"), &[4]).submission(), now()).unwrap();
+    let mut new = handed.client();
+    new.refresh(now()).unwrap();
+    let path = about.path("2026-11");
+    assert_eq!(new.download(path.as_str(), now()).unwrap(), b"a tool");
 }
 
 // T11
@@ -152,6 +164,26 @@ fn an_approver_who_left_signs_nothing_and_the_rest_sign_anew() {
     assert!(draft.lacks(Some(&house.state())).iter().all(|lack| lack.signatures == 0));
     let state = house.submit(&draft.submission(), now()).unwrap();
     assert_eq!(state.roles[&role].version().number(), 2);
+}
+
+// T10
+#[test]
+fn an_admin_who_was_removed_is_an_admin_no_more() {
+    let house = House::new(1);
+    let state = house.state();
+    let public = |seed| key(seed).key().as_ed25519().unwrap();
+    let admins: BTreeSet<_> = state.admin_keys().into_iter().collect();
+    assert_eq!(admins, (1..=6).map(public).collect());
+    let new = rotation::without(&state, "dora").unwrap();
+    let change = Change::new(&state, &house.organisation, note("anna", "remove dora"), now());
+    let names = BTreeMap::from([("dora".to_owned(), None)]);
+    let mut draft = rotation::rotate(&state, change, &new, &names, now()).unwrap();
+    for signer in [1, 2] {
+        draft.sign(&key(signer), Some(&state)).unwrap();
+    }
+    let state = house.submit(&draft.submission(), now()).unwrap();
+    assert!(!state.admin_keys().contains(&public(4)) && state.admin_keys().len() == 5);
+    assert!(!state.admins().contains_key("dora"));
 }
 
 #[test]

@@ -157,6 +157,33 @@ async fn a_manifest_without_one_of_its_files_is_not_heeded() {
     assert_eq!(manifest.statement.version.number(), 5);
 }
 
+// T13, T10: a stolen timestamp key writes a year into its statements in which every certificate has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_statement_issued_in_2099_cuts_nobody_off() {
+    let organisation = Organisation::new();
+    let mut control = organisation.control();
+    let node = organisation.follower(None, &[control.machine.address]);
+    let agent = organisation.follower(None, &[node.address]);
+    agent.believes(2).await;
+    control.says_it_is("2099-01-01T00:00:00Z");
+    control.publish(&organisation, |_| true);
+    agent.believes(3).await;
+    // Connections are made on, also by who begins with that statement.
+    agent.endpoint.connect(node.address).await.unwrap().watch().await.unwrap();
+    let folder = agent.kill().await;
+    let agent = organisation.follower(Some(&folder), &[node.address]);
+    assert_eq!(agent.version(), 3);
+    agent.endpoint.connect(node.address).await.unwrap().watch().await.unwrap();
+
+    // So the way out reaches everybody: another key, whose statements count whatever the thief's said.
+    control.gets_another_key(&organisation);
+    control.publish(&organisation, |_| true);
+    agent.believes(4).await;
+    let manifest = agent.board.manifest().borrow().clone().unwrap();
+    let issued = manifest.statement.issued.unwrap();
+    assert!(issued <= jiff::Timestamp::now() && manifest.statement.version.number() == 4);
+}
+
 // R96
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn reports_wait_for_the_line_and_arrive_in_order() {

@@ -3,3 +3,4 @@
 
 mod follow;
 mod organisation;
+mod wrong;

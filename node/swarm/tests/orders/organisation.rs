@@ -45,6 +45,8 @@ pub(crate) struct Control {
     pub(crate) machine: Machine,
     pub(crate) reports: Arc<Pile>,
     version: u64,
+    root: Version,
+    issued: Option<Expires>,
     files: BTreeMap<&'static str, BTreeMap<String, Bytes>>,
 }
 
@@ -93,8 +95,9 @@ impl Organisation {
     pub(crate) fn control(&self) -> Control {
         let member = Member::Control { id: random_label() };
         let reports = Arc::new(Pile::default());
-        let machine = self.machine(member, None, Some(Arc::clone(&reports) as _));
-        let mut control = Control { machine, reports, version: 0, files: BTreeMap::new() };
+        let machine = self.machine(member, None, Some(Arc::clone(&reports) as _), None);
+        let (version, root, issued, files) = (0, Version::FIRST, None, BTreeMap::new());
+        let mut control = Control { machine, reports, version, root, issued, files };
         control.put_root(self);
         control.set(self, "approvals-qa", Some("qa"), 1, Approvals::default());
         control.set(self, "halts", None, 1, Halts::default());
@@ -102,8 +105,11 @@ impl Organisation {
     }
 
     pub(crate) fn root(&self) -> Bytes {
-        let expires = in_days(365);
-        let mut root = Root::new(Version::FIRST, expires);
+        self.root_of(Version::FIRST)
+    }
+
+    fn root_of(&self, version: Version) -> Bytes {
+        let mut root = Root::new(version, in_days(365));
         for (kind, role) in [
             (Metadata::Root, "root"),
             (Metadata::Timestamp, "timestamp"),
@@ -145,7 +151,7 @@ impl Organisation {
         let folder = folder.unwrap_or_else(|| TempDir::new_in(self.dir.path()).unwrap().keep());
         let outbox = Outbox::open(&folder.join("reports")).unwrap();
         let reports = Some(Arc::new(outbox.clone()) as Arc<dyn Reports>);
-        let mut machine = self.machine(member, Some(&folder), reports);
+        let mut machine = self.machine(member, Some(&folder), reports, None);
         let (board, endpoint) = (machine.board.clone(), machine.endpoint.clone());
         let root = self.root();
         let follower =
@@ -156,11 +162,17 @@ impl Organisation {
         machine
     }
 
+    /// A control that answers from these orders, whatever they are.
+    pub(crate) fn server(&self, orders: Arc<dyn Orders>) -> Machine {
+        self.machine(Member::Control { id: random_label() }, None, None, Some(orders))
+    }
+
     fn machine(
         &self,
         member: Member,
         folder: Option<&Path>,
         reports: Option<Arc<dyn Reports>>,
+        orders: Option<Arc<dyn Orders>>,
     ) -> Machine {
         let folder = folder.map(Path::to_owned);
         let folder = folder.unwrap_or_else(|| TempDir::new_in(self.dir.path()).unwrap().keep());
@@ -177,8 +189,9 @@ impl Organisation {
         let store = Store::open(&store.join("store"), options).unwrap();
         let gateway = StoreGateway { store, arrivals: Arrivals::default() };
         let stop = CancellationToken::new();
+        let orders = orders.unwrap_or_else(|| Arc::new(board.clone()));
         let server = Server::new(endpoint.clone(), gateway, Arc::new(Counters::default()))
-            .orders(Some(Arc::new(board.clone()) as Arc<dyn Orders>));
+            .orders(Some(orders));
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run(stop.clone()));
         Machine { board, endpoint, address, folder, stop, tasks }
@@ -192,7 +205,21 @@ impl Control {
     }
 
     fn put_root(&self, organisation: &Organisation) {
-        self.put("metadata/1.root.json", &organisation.root());
+        let root = organisation.root_of(self.root);
+        self.put(&format!("metadata/{}.root.json", self.root), &root);
+    }
+
+    /// Whoever has its keys signs statements of that year from now on.
+    pub(crate) fn says_it_is(&mut self, issued: &str) {
+        self.issued = Some(Expires::at(issued.parse().unwrap()));
+    }
+
+    /// The admins give control another key for its statements, which are honest again.
+    pub(crate) fn gets_another_key(&mut self, organisation: &Organisation) {
+        organisation.keys.lock().unwrap().insert("timestamp", SigningKey::from_seed(&[99; 32]));
+        self.issued = None;
+        self.root = self.root.next().unwrap();
+        self.put_root(organisation);
     }
 
     /// Signs an order file, and all that pins it.
@@ -214,6 +241,16 @@ impl Control {
         let bytes = Order { head, body }.write().unwrap();
         self.files.entry(role).or_default().insert(path, bytes.into());
         self.publish(organisation, |_| true);
+    }
+
+    /// The version that was signed last.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// An order file as it was signed last.
+    pub(crate) fn file(&self, path: &TargetPath) -> &Bytes {
+        self.files.values().find_map(|files| files.get(path.as_str())).unwrap()
     }
 
     /// Publishes a new version of everything, but for target files that `keeps` holds back.
@@ -254,8 +291,11 @@ impl Control {
         let snapshot = organisation.sign("snapshot", &snapshot);
         self.put(&format!("metadata/{version}.snapshot.json"), &snapshot);
         let pin = Pin::of(version, &snapshot);
+        let issued = self.issued.unwrap_or_else(now);
+        let week = jiff::SignedDuration::from_hours(24 * 7);
+        let expires = Expires::at(issued.instant() + week);
         let timestamp =
-            organisation.sign("timestamp", &Timestamp::new(version, now(), expires, pin));
+            organisation.sign("timestamp", &Timestamp::new(version, issued, expires, pin));
         self.put("metadata/timestamp.json", &timestamp);
         self.machine.board.tell(Some(timestamp));
     }

@@ -5,7 +5,7 @@ use sutler_orders::answer::{Approved, GateName, GateVerdict, Reason, State, Step
 use sutler_orders::effective::{Source, effective};
 use sutler_orders::evaluate::{Absence, Presence, Progress};
 
-use super::world::{World, at, bytes, content, decide, id, install, merged, policy};
+use super::world::{NOON, World, at, bytes, content, decide, id, install, merged, policy};
 
 // R1
 #[test]
@@ -109,6 +109,40 @@ fn content_without_approval_and_approval_without_content_start_nothing() {
     world.contents.clear();
     assert_eq!(world.says(), (State::Staged, Some(Reason::NotApproved)));
     assert_eq!(world.answer(1).blocks().unwrap().name, GateName::Content);
+}
+
+// N1, T10: content 2 is the thief's own, and there on the device. Each key signs all that it may, alone.
+#[test]
+fn each_single_stolen_key_installs_nothing_of_its_own() {
+    let stolen: [(&str, fn(&mut World)); 6] = [
+        ("import", |world| {
+            let quiet =
+                json!({ "no_restart": true, "no_interruption": true, "severity": "severe" });
+            world.contents.insert(2, content(2, &quiet));
+        }),
+        ("approvals", |world| {
+            world.items.push(install(2, &json!({ "patch_now": true })));
+            world.standing.push(policy("all", &json!({ "veto_hours": 1 })));
+        }),
+        ("schedules", |world| {
+            world.policies =
+                vec![policy("all", &json!({ "mode": "immediate", "schedule": "daily" }))];
+        }),
+        ("rings", |world| world.rings = Some(json!([{ "name": "all", "rule": "true" }]))),
+        ("sites", |world| world.zone = Some("Asia/Tokyo")),
+        ("online", |world| {
+            world.statement = Some((NOON.to_owned(), "2026-03-16T09:00:00Z".to_owned()));
+            world.halts.clear();
+        }),
+    ];
+    for (whose, sign) in stolen {
+        let mut world = World::new();
+        world.staged(2);
+        sign(&mut world);
+        let answers = world.evaluate(&world.orders());
+        let step = answers.get(&bytes(2).blake3).map(|answer| &answer.step);
+        assert!(!matches!(step, Some(Step::Install { .. })), "{whose}: {step:?}");
+    }
 }
 
 // T10
