@@ -204,6 +204,7 @@ fn taken(what: &str, reply: &Reply) -> Result<(), NotTaken> {
         status if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT => {
             (Kind::Refused, Then::Nothing)
         }
+        StatusCode::INSUFFICIENT_STORAGE => (Kind::NoSpace, Then::Again),
         _ => (Kind::Unreachable, Then::Again),
     };
     let mut failure = Failure::new(kind, what);
@@ -248,6 +249,8 @@ mod tests {
             let reply = Reply { status, body: Bytes::from_static(body.as_bytes()) };
             taken("hand in", &reply).map_err(|not| (not.failure.to_string(), not.then))
         };
+        let full = Reply { status: StatusCode::INSUFFICIENT_STORAGE, body: Bytes::new() };
+        assert_eq!(taken("bring", &full).unwrap_err().failure.kind, Kind::NoSpace);
         assert_eq!(then(StatusCode::OK, "{}"), Ok(()));
         let (said, next) = then(
             StatusCode::CONFLICT,

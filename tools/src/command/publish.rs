@@ -323,7 +323,7 @@ fn bring(control: &Remote, contents: &[(TargetPath, TargetFile, Hashed)]) -> Res
         });
         bars.end(name);
         brought.map_err(|failure| match failure.kind {
-            Kind::Unreachable => failure.with_help(
+            Kind::Unreachable | Kind::NoSpace => failure.with_help(
                 "the orders are published: the same command once more brings what is missing",
             ),
             _ => failure,
