@@ -111,10 +111,13 @@ fn content_without_approval_and_approval_without_content_start_nothing() {
     assert_eq!(world.answer(1).blocks().unwrap().name, GateName::Content);
 }
 
+/// What the holder of a key has a device believe.
+type Signs = fn(&mut World);
+
 // N1, T10: content 2 is the thief's own, and there on the device. Each key signs all that it may, alone.
 #[test]
 fn each_single_stolen_key_installs_nothing_of_its_own() {
-    let stolen: [(&str, fn(&mut World)); 6] = [
+    let stolen: [(&str, Signs); 6] = [
         ("import", |world| {
             let quiet =
                 json!({ "no_restart": true, "no_interruption": true, "severity": "severe" });
