@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sutler_orders::approvals::{Action, Approvals, Item};
 use sutler_orders::audience::Audience;
-use sutler_orders::facts::Facts;
 use sutler_orders::report::Report;
-use sutler_orders::text::{DeviceName, Line};
+use sutler_orders::text::DeviceName;
 use sutler_orders::{Kind, Order, Rings};
 use sutler_protocol::manifest::TargetPath;
 use sutler_protocol::name::Label;
 
 use crate::draft::Draft;
 use crate::files;
+use crate::judgement::facts;
 use crate::state::State;
 
 /// Parts of the fleet above which an order is not signed without its number: a tenth.
@@ -202,21 +202,4 @@ fn named(site: &str, audiences: &[Audience]) -> u64 {
         named.extend(devices.iter().filter(|device| device.site.as_str() == site));
     }
     named.len() as u64
-}
-
-/// Returns what a device says of itself. The ring that its certificate begins at is not among it.
-fn facts(report: &Report) -> Facts {
-    let text = |line: &Option<Line>| line.as_ref().map(ToString::to_string).unwrap_or_default();
-    let told = &report.facts;
-    Facts {
-        organisation: report.organisation.clone(),
-        device: report.device.clone(),
-        os: text(&told.os),
-        version: text(&told.version),
-        architecture: text(&told.architecture),
-        language: text(&told.language),
-        host_name: text(&told.host_name),
-        tags: told.tags.iter().map(ToString::to_string).collect(),
-        first_ring: None,
-    }
 }
