@@ -216,11 +216,18 @@ async fn order(
         return Ok(Vec::new());
     }
     let folder = stage.organisation().root().to_owned();
-    let store = cast.agent_a.fetcher.store().clone();
-    let contents = orders::approve(folder.clone(), store, rows, &cast.control.desk).await?;
-    let count = contents.len();
+    let mut ordered = BTreeSet::new();
+    for rows in rows.chunks(orders::AT_A_TIME) {
+        let (folder, store) = (folder.clone(), cast.agent_a.fetcher.store().clone());
+        let contents = orders::approve(folder.clone(), store, rows, &cast.control.desk).await?;
+        orders::recorded(&folder, &contents, stop).await?;
+        ordered.extend(contents);
+        if stop.is_cancelled() {
+            break;
+        }
+    }
+    let count = ordered.len();
     output.line(format_args!("orders   {count} published, and approved for the ring qa"))?;
-    orders::recorded(&folder, &contents, stop).await?;
     let report = spawn_blocking(move || patches(&folder, SILENT_AFTER)).await;
     let report = report.map_err(|error| {
         Failure::because(Kind::Internal, "read what the agents reported", &error)

@@ -41,7 +41,10 @@ const PROGRAMS: [&str; 2] = ["/usr/bin", "/bin"];
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often control's reports are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Files that are ordered at a time: an agent goes through all that it may still install before each of its steps.
+pub(crate) const AT_A_TIME: usize = 20;
 
 /// Bytes that are read at a time.
 const BLOCK_BYTES: u64 = 1 << 20;
