@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use crate::line::{self, Line};
 use crate::process::Daemon;
 use crate::program::{Program, node_data};
 use crate::scale::Mtu;
+
+/// Ports that apt-cacher-ng listens at: it takes none from 32,768 on, where those that the system gives begin.
+const LOW_PORTS: Range<u16> = 20_000..32_768;
 
 /// How long a server may take to listen.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -112,7 +116,7 @@ fn apt_cacher_ng(ground: &Ground, place: &str, vendor: SocketAddr) -> anyhow::Re
     for folder in ["config", "cache", "log"] {
         fs::create_dir(dir.join(folder))?;
     }
-    let at = free_port()?;
+    let at = free_port_of(LOW_PORTS)?;
     let config = format!(
         "CacheDir: {0}/cache\nLogDir: {0}/log\nSocketPath: {0}/socket\nPidFile: {0}/pid\n\
          BindAddress: 127.0.0.1\nPort: {1}\nForeGround: 1\nAllowUserPorts: 0\nOfflinemode: 0\n",
@@ -158,7 +162,12 @@ fn start_nginx(
 
 /// Returns a port that nobody asks for just now, for a server that takes no socket from others.
 fn free_port() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    free_port_of(0..1)
+}
+
+fn free_port_of(mut ports: Range<u16>) -> anyhow::Result<SocketAddr> {
+    let bound = ports.find_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    Ok(bound.context("every port is in use")?.local_addr()?)
 }
 
 fn listens(at: SocketAddr, who: &str) -> anyhow::Result<()> {
