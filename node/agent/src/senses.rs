@@ -1,7 +1,7 @@
 //! What the device finds out about itself from other programs: which versions are installed, and whether its line costs
 //! money.
 //!
-//! They only look, within [`SENSE_MAX`] and with bounded output, and what cannot be told is not known: then silence approves
+//! They only look, within `SENSE_MAX` and with bounded output, and what cannot be told is not known: then silence approves
 //! nothing, and a line is taken for a free one, as it is where nobody counts.
 
 use std::path::Path;
