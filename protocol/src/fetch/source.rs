@@ -19,8 +19,9 @@ pub(super) const REQUESTS_VENDOR_MAX: u32 = 4;
 
 /// How long the two ends may be busy with what they have: reading, verifying, writing. Requests that
 /// began together end together, so on a fast line a few of them would leave the sender with nothing
-/// to do while the asker stores their last chunks.
-const TURNAROUND: Duration = Duration::from_millis(25);
+/// to do while the asker stores their last chunks. What is in flight lies in memory at either end, so
+/// it is no longer than that: at 25 ms a server of 8 GiB held 86 MiB.
+const TURNAROUND: Duration = Duration::from_millis(10);
 
 /// How long goodput is averaged over before it is believed.
 const MEASURE_OVER: Duration = Duration::from_millis(200);
