@@ -15,7 +15,8 @@ use crate::process::Daemon;
 use crate::program::{Program, node_data};
 use crate::scale::Mtu;
 
-/// Ports that apt-cacher-ng listens at: it takes none from 32,768 on, where those that the system gives begin.
+/// Where servers listen: apt-cacher-ng neither listens at a port from 32,768 on, where those begin that the system
+/// gives, nor fetches from one.
 const LOW_PORTS: Range<u16> = 20_000..32_768;
 
 /// How long a server may take to listen.
@@ -116,7 +117,7 @@ fn apt_cacher_ng(ground: &Ground, place: &str, vendor: SocketAddr) -> anyhow::Re
     for folder in ["config", "cache", "log"] {
         fs::create_dir(dir.join(folder))?;
     }
-    let at = free_port_of(LOW_PORTS)?;
+    let at = free_port()?;
     let config = format!(
         "CacheDir: {0}/cache\nLogDir: {0}/log\nSocketPath: {0}/socket\nPidFile: {0}/pid\n\
          BindAddress: 127.0.0.1\nPort: {1}\nForeGround: 1\nAllowUserPorts: 0\nOfflinemode: 0\n",
@@ -162,10 +163,7 @@ fn start_nginx(
 
 /// Returns a port that nobody asks for just now, for a server that takes no socket from others.
 fn free_port() -> anyhow::Result<SocketAddr> {
-    free_port_of(0..1)
-}
-
-fn free_port_of(mut ports: Range<u16>) -> anyhow::Result<SocketAddr> {
+    let mut ports = LOW_PORTS;
     let bound = ports.find_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
     Ok(bound.context("every port is in use")?.local_addr()?)
 }
