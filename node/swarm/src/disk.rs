@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinError;
 
 /// An answer that took longer was not from memory.
 const AT_ONCE: Duration = Duration::from_millis(1);
@@ -41,41 +41,18 @@ impl Disk {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
-        match self.begin(work) {
-            Work::Done(result) => Ok(result),
-            Work::HandedOver(handle) => handle.await,
-        }
-    }
-
-    /// Runs `work` or hands it over, for who has something else to do meanwhile.
-    pub fn begin<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Work<T> {
         let left = self.hand_over.load(Ordering::Relaxed);
         if left > 0 {
             self.hand_over.store(left - 1, Ordering::Relaxed);
-            return Self::hand_over(work);
+            return tokio::task::spawn_blocking(work).await;
         }
         let started = Instant::now();
         let result = work();
         if started.elapsed() >= self.at_once {
             self.hand_over.store(HANDED_OVER, Ordering::Relaxed);
         }
-        Work::Done(result)
+        Ok(result)
     }
-
-    /// Hands work over that is worth a thread of its own, however fast the disk is.
-    pub(crate) fn hand_over<T: Send + 'static>(
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Work<T> {
-        Work::HandedOver(tokio::task::spawn_blocking(work))
-    }
-}
-
-/// Disk work that was begun.
-pub enum Work<T> {
-    /// It is done.
-    Done(T),
-    /// A thread of its own does it.
-    HandedOver(JoinHandle<T>),
 }
 
 #[cfg(test)]
