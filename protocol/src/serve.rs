@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - only chunks that are had are ever sent, in the order asked for;
-//! - one step sends at most [`STEP_BYTES_MAX`] bytes or one chunk;
+//! - one step sends at most [`STEP_BYTES_MAX`] bytes;
 //! - a wait ends at the request's deadline, or [`WAIT_MAX`] after the last chunk came.
 
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use crate::frame::{ChunksRequest, Refusal};
 use crate::geometry::{ChunkIndex, Geometry};
 use crate::ranges::{ChunkRange, ChunkRanges};
 
-/// Bytes that one step reads and sends, at most, unless one chunk has more: larger reads gain
-/// nothing, and they are what a slow reader makes us hold.
+/// Bytes that one step reads and sends, at most, also of a chunk that has more: larger reads gain nothing, and they are
+/// what a slow reader makes us hold. Eight GiB in chunks of 512 KiB cost a server 83 MiB that way.
 pub const STEP_BYTES_MAX: u64 = 128 * 1024;
 
 /// How long a request waits for a chunk that is promised and does not come.
@@ -114,12 +114,14 @@ impl Serve {
         let Some(chunks) = self.ready(had) else {
             return self.wait(now);
         };
-        let mut bytes = self.geometry.bytes(chunks);
-        bytes.start += self.skip_bytes;
-        self.skip_bytes = 0;
-        self.next = chunks.end();
+        let all = self.geometry.bytes(chunks);
+        let start = all.start + self.skip_bytes;
+        let end = all.end.min(start + STEP_BYTES_MAX);
+        // Only a chunk that is larger than a step is sent in several.
+        (self.next, self.skip_bytes) =
+            if end == all.end { (chunks.end(), 0) } else { (self.next, end - all.start) };
         self.waiting_since = now;
-        Step::Send { chunks, bytes }
+        Step::Send { chunks, bytes: start..end }
     }
 
     /// Returns the longest run of had chunks from the next one on that fits a step.
@@ -174,6 +176,28 @@ mod tests {
         had.insert_range(geometry().all());
         assert!(matches!(serve.next(&had, now), Step::Send { .. }));
         assert_eq!(serve.next(&had, now), Step::Done);
+    }
+
+    #[test]
+    fn a_chunk_larger_than_a_step_is_sent_in_several() {
+        let (now, len) = (Instant::now(), 8 << 30);
+        let geometry = Geometry::of(len).unwrap();
+        assert_eq!(geometry.chunk_bytes(), 4 * STEP_BYTES_MAX);
+        let mut had = ChunkRanges::empty(geometry.chunks());
+        had.insert_range(ChunkRange::first(1).unwrap());
+        let asked = ChunksRequest { len, ..request(0, 2, 100, 0) };
+        let mut serve = Serve::new(&asked, geometry, Promise::None, now).unwrap();
+        let mut position = 100;
+        for _ in 0..4 {
+            let left = serve.remaining_bytes();
+            let Step::Send { bytes, .. } = serve.next(&had, now) else { panic!("chunk 0 is had") };
+            assert_eq!(bytes.start, position);
+            position = bytes.end;
+            assert!(bytes.end - bytes.start <= STEP_BYTES_MAX);
+            assert_eq!(serve.remaining_bytes(), left - (bytes.end - bytes.start));
+        }
+        assert_eq!(position, geometry.chunk_bytes());
+        assert_eq!(serve.next(&had, now), Step::Refuse(Refusal::NotHeld));
     }
 
     #[test]
