@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZoneDatabase;
 use serde_json::{Value, json};
 use sutler_orders::answer::Step;
-use sutler_orders::audience::Audience;
+use sutler_orders::audience::Reached;
 use sutler_orders::content::{About, Bytes};
 use sutler_orders::evaluate::{Device, Local, Now, Progress};
 use sutler_orders::windows::Zones;
@@ -158,8 +158,8 @@ fn orders(approvals: &[u8]) -> anyhow::Result<Orders> {
         contents: contents.collect::<anyhow::Result<_>>().context("make the contents")?,
         scopes: vec![Scope {
             name: "desktops".parse()?,
-            reach: Audience::default(),
-            schedules_reach: Audience::default(),
+            reach: Reached::default(),
+            schedules_reach: Reached::default(),
             approvals: Some(Vouched::assumed(Order::read(approvals)?, expires)),
             standing: None,
             policies: Some(order::<Policies>(scope, &json!({ "policies": [policy] }))?),

@@ -38,14 +38,19 @@ impl Desk {
 
     /// With an organisation in `org`: root by two of anna, ben and cleo, approvals by both dora and emil.
     fn team() -> Self {
+        Self::team_and("")
+    }
+
+    /// The same, with more said of it.
+    fn team_and(more: &str) -> Self {
         let desk = Self::new();
         for name in ["anna", "ben", "cleo", "dora", "emil"] {
             desk.done(&format!("key new --out {name}.key"));
         }
-        desk.done(
+        desk.done(&format!(
             "org init org --org acme --preset team --root anna.pub --root ben.pub --root cleo.pub \
-             --approver all=dora.pub,emil.pub:2 --import anna.pub --key anna.key --key cleo.key",
-        );
+             --approver all=dora.pub,emil.pub:2 --import anna.pub --key anna.key --key cleo.key {more}",
+        ));
         desk
     }
 
@@ -172,7 +177,7 @@ fn orders_that_two_have_to_sign_are_carried_from_one_to_the_other() {
     assert!(desk.done("order list").contains(&draft));
     assert!(desk.done(&format!("order show {draft}")).contains("\"action\": \"install\""));
     let said = desk.refused(&format!("order submit {draft}"), exit::REFUSED);
-    assert!(said.contains("it lacks 1 for approvals-all"), "{said}");
+    assert!(said.contains("it lacks 1 more signature for approvals-all"), "{said}");
     // A key that signs for nothing of it.
     let said = desk.refused(&format!("order sign {draft} --key ben.key"), exit::REFUSED);
     assert!(said.contains("it signs for nothing in it"), "{said}");
@@ -398,26 +403,30 @@ fn a_schedule_is_previewed_at_each_site_before_anybody_signs_it() {
     }
 }
 
-/// What the admins publish for the clients of the next two tests.
+/// What the admins publish for the clients of the next two tests: in a scope of their own, and in one that was left to a
+/// directorate.
 fn published_over_http() -> (Desk, Origin, Vec<(String, Vec<u8>)>) {
-    let desk = Desk::team();
+    let desk = Desk::team_and("--directorate lab=cleo.pub --approver lab=dora.pub");
     let big: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
     desk.write("tool.run", b"a tool");
     desk.write("big+1.deb", &big);
     let lines = desk.json("publish tool.run big+1.deb --key anna.key");
     let draft = desk.json("approve tool.run --scope all --key dora.key")[0]["draft"].clone();
     desk.done(&format!("order sign {} --key emil.key", draft.as_str().unwrap()));
-    let approvals = "approvals/all/approvals.json";
-    let state = desk.json("manifest show");
-    assert!(state.iter().any(|line| line["path"] == approvals));
-    let origin = Origin::serve(desk.path("org/repository"));
-    let targets = desk.path("org/repository/targets/approvals/all");
-    let order = fs::read_dir(targets).unwrap().next().unwrap().unwrap().path();
-    let wanted = vec![
+    desk.done("approve tool.run --scope lab --key dora.key");
+    let mut wanted = vec![
         (content_path(&lines, "tool.run"), b"a tool".to_vec()),
         (content_path(&lines, "big+1.deb"), big),
-        (approvals.to_owned(), fs::read(order).unwrap()),
     ];
+    let state = desk.json("manifest show");
+    for scope in ["all", "lab"] {
+        let approvals = format!("approvals/{scope}/approvals.json");
+        assert!(state.iter().any(|line| line["path"] == approvals.as_str()));
+        let targets = desk.path(&format!("org/repository/targets/approvals/{scope}"));
+        let order = fs::read_dir(targets).unwrap().next().unwrap().unwrap().path();
+        wanted.push((approvals, fs::read(order).unwrap()));
+    }
+    let origin = Origin::serve(desk.path("org/repository"));
     (desk, origin, wanted)
 }
 

@@ -307,11 +307,8 @@ impl SignArgs {
         output: Output,
     ) -> Result<(), Stop> {
         self.sign(&mut draft, Some(state))?;
-        let lacks: Vec<_> =
-            draft.lacks(Some(state)).into_iter().filter(|lack| lack.signatures > 0).collect();
-        if let Some(lack) = lacks.first() {
-            let signatures = count(lack.signatures);
-            let what = format!("rehearse: {} lacks {signatures} more signatures", lack.role);
+        if let Some(lack) = draft.lacks(Some(state)).iter().find(|lack| !lack.is_nothing()) {
+            let what = format!("rehearse, but it lacks {lack}");
             return Err(Failure::new(Kind::Refused, what).into());
         }
         let (submission, now) = (draft.submission(), Timestamp::now());
@@ -348,16 +345,12 @@ pub(crate) fn settle(
     output: Output,
 ) -> Result<bool, Stop> {
     let id = draft.id();
-    let lacks: Vec<_> = draft.lacks(state).into_iter().filter(|lack| lack.signatures > 0).collect();
+    let lacks: Vec<_> = draft.lacks(state).into_iter().filter(|lack| !lack.is_nothing()).collect();
     if !lacks.is_empty() {
         office.keep_draft(draft).map_err(|error| draft_failure(&error))?;
         output.line(format_args!("draft {id} waits for signatures"))?;
         for lack in &lacks {
-            output.line(format_args!(
-                "  {}: {} more signatures",
-                lack.role,
-                count(lack.signatures)
-            ))?;
+            output.line(format_args!("  {lack}"))?;
         }
         let lacks: Vec<Value> = lacks
             .iter()
@@ -455,10 +448,6 @@ pub(crate) fn draft_failure(error: &KeepDraftError) -> Failure {
         _ => Kind::File,
     };
     Failure::from_error(kind, error)
-}
-
-fn count(signatures: u64) -> String {
-    if signatures == u64::MAX { "impossibly many".to_owned() } else { signatures.to_string() }
 }
 
 fn line(text: &str) -> Line {

@@ -5,20 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use sutler_orders::audience::Audience;
+use sutler_orders::audience::Reached;
 use sutler_orders::denial::BelievedDenial;
+use sutler_orders::mandate::{self, Mandate};
 use sutler_orders::order::Place;
 use sutler_orders::vouched::{Orders, Scope, Statement, VouchError, Vouched};
 use sutler_orders::{Body, Order};
-use sutler_protocol::manifest::{Delegation, RoleName, Roles, TargetPath};
+use sutler_protocol::manifest::{Delegations, Expires, RoleName, TargetPath};
 use sutler_protocol::name::{Label, Organisation};
 use sutler_swarm::orders::Manifest;
 
 use crate::said;
 use crate::state::State;
-
-const APPROVALS: &str = "approvals-";
-const SCHEDULES: &str = "schedules-";
 
 /// What is believed, and what is not.
 #[derive(Clone, Debug, Default)]
@@ -49,19 +47,27 @@ pub fn believe(
         halts: reader.file(None, before.halts.as_ref()),
         denials,
     };
-    for delegation in delegations(&manifest.roles) {
-        let name = delegation.name.as_str();
-        if name.starts_with("content-")
-            && let Some(role) = manifest.roles.role(&delegation.name)
+    let delegations = manifest.roles.targets().delegations.as_ref();
+    for delegated in delegations.into_iter().flat_map(Delegations::all) {
+        if delegated.role.as_str().starts_with("content-")
+            && let Some(role) = manifest.roles.role_of(&delegated.role, &delegated.keys)
         {
             let (contents, errors) = Vouched::contents(role);
             orders.contents.extend(contents);
             reader.refused.extend(errors.iter().map(|error| said(error)));
         }
-        if let Some(Ok(scope)) = name.strip_prefix(APPROVALS).map(str::parse::<Label>) {
-            let known = before.scopes.iter().find(|known| known.name == scope);
-            orders.scopes.extend(reader.scope(scope, delegation, known));
-        }
+    }
+    let mandates = manifest.mandates();
+    for (scope, approvals) in mandates.scopes() {
+        let known = before.scopes.iter().find(|known| known.name == scope);
+        let Some(approvals) = approvals else {
+            // Told with the roles that are refused: its directorate is one of them.
+            orders.scopes.extend(known.cloned());
+            continue;
+        };
+        let [_, (schedules, _)] = mandate::signers(&scope);
+        let schedules = mandates.of(&schedules);
+        orders.scopes.extend(reader.scope(scope, approvals, schedules, known));
     }
     let refused = manifest.roles.refused();
     reader.refused.extend(refused.map(|(role, fault)| format!("role {}: {fault}", role.as_str())));
@@ -73,11 +79,6 @@ pub fn believe(
 pub fn statement(manifest: &Manifest) -> Option<Statement> {
     let statement = &manifest.statement;
     Some(Statement { issued: statement.issued?, expires: statement.expires.instant() })
-}
-
-fn delegations(roles: &Roles) -> &[Delegation] {
-    let delegations = roles.targets().delegations.as_ref();
-    delegations.and_then(|delegations| delegations.roles.as_deref()).unwrap_or_default()
 }
 
 struct Reader<'a> {
@@ -93,35 +94,53 @@ impl Reader<'_> {
     fn scope(
         &mut self,
         name: Label,
-        delegation: &Delegation,
+        approvals: Mandate<'_>,
+        schedules: Option<Mandate<'_>>,
         before: Option<&Scope>,
     ) -> Option<Scope> {
-        let schedules = RoleName::delegated(&format!("{SCHEDULES}{name}"));
-        let schedules = delegations(&self.manifest.roles)
-            .iter()
-            .find(|delegation| Some(&delegation.name) == schedules.as_ref());
         let schedules_reach =
-            schedules.map_or_else(|| Some(Audience::default()), |one| self.reach(one));
-        let (Some(reach), Some(schedules_reach)) = (self.reach(delegation), schedules_reach) else {
+            schedules.map_or_else(|| Some(Reached::default()), |one| self.reach(&one));
+        let (Some(reach), Some(schedules_reach)) = (self.reach(&approvals), schedules_reach) else {
             return before.cloned();
         };
         let of = Some(&name);
+        let until =
+            [Some(&approvals), schedules.as_ref()].map(|one| one.and_then(Mandate::expires));
+        let [approvals, schedules] = until;
         Some(Scope {
-            approvals: self.file(of, before.and_then(|before| before.approvals.as_ref())),
-            standing: self.file(of, before.and_then(|before| before.standing.as_ref())),
-            policies: self.file(of, before.and_then(|before| before.policies.as_ref())),
-            schedules: self.file(of, before.and_then(|before| before.schedules.as_ref())),
+            approvals: self.scoped(
+                of,
+                approvals,
+                before.and_then(|known| known.approvals.as_ref()),
+            ),
+            standing: self.scoped(of, approvals, before.and_then(|known| known.standing.as_ref())),
+            policies: self.scoped(of, schedules, before.and_then(|known| known.policies.as_ref())),
+            schedules: self.scoped(
+                of,
+                schedules,
+                before.and_then(|known| known.schedules.as_ref()),
+            ),
             reach,
             schedules_reach,
             name,
         })
     }
 
-    fn reach(&mut self, delegation: &Delegation) -> Option<Audience> {
-        match Audience::of_delegation(delegation) {
-            Ok(audience) => Some(audience),
+    /// Reads an order file of a scope, which holds no longer than its role's mandate.
+    fn scoped<B: Body + Clone>(
+        &mut self,
+        scope: Option<&Label>,
+        until: Option<Expires>,
+        before: Option<&Vouched<Order<B>>>,
+    ) -> Option<Vouched<Order<B>>> {
+        self.file(scope, before).map(|file| file.at_most_until(until))
+    }
+
+    fn reach(&mut self, mandate: &Mandate<'_>) -> Option<Reached> {
+        match mandate.reaches() {
+            Ok(reached) => Some(reached),
             Err(error) => {
-                self.refused.push(format!("role {}: {}", delegation.name.as_str(), said(&error)));
+                self.refused.push(format!("role {}: {}", mandate.role(), said(&error)));
                 None
             }
         }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sutler_orders::content::About;
+use sutler_orders::mandate::Mandates;
 use sutler_orders::order::{Body, Head};
 use sutler_orders::text::{Line, Utc};
 use sutler_orders::{Kind, Order, OrderError};
@@ -190,6 +191,26 @@ impl<'a> Change<'a> {
         self.next(&RoleName::targets(), Some(self.state.targets.document()))
     }
 
+    /// Edits who signs for a role: the targets, or the document of the directorate that its scope was left to.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`].
+    pub fn delegator(&mut self, role: &RoleName) -> Result<&mut Targets, ChangeError> {
+        let by = self.mandates().delegator(role);
+        let by = by.ok_or_else(|| ChangeError::NoRole { role: role.to_string() })?;
+        self.document_of(&by)
+    }
+
+    /// Edits the targets or a delegated role's document.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`].
+    pub fn document_of(&mut self, role: &RoleName) -> Result<&mut Targets, ChangeError> {
+        if *role == RoleName::targets() { self.targets() } else { self.document(role.as_str()) }
+    }
+
     /// Signs a role anew without a change of what it names.
     ///
     /// # Errors
@@ -221,11 +242,18 @@ impl<'a> Change<'a> {
     fn document(&mut self, name: &str) -> Result<&mut Targets, ChangeError> {
         let no_role = || ChangeError::NoRole { role: name.to_owned() };
         let role = RoleName::delegated(name).ok_or_else(no_role)?;
-        let new = self.documents.get(&RoleName::targets());
-        let targets = new.unwrap_or(self.state.targets.document());
-        crate::state::delegation(targets, &role).ok_or_else(no_role)?;
+        self.mandates().of(&role).ok_or_else(no_role)?;
         let published = self.state.roles.get(&role).map(Believed::document);
         self.next(&role, published)
+    }
+
+    /// Returns whose keys decide for which scope once the change is published.
+    fn mandates(&self) -> Mandates<'_> {
+        let targets = self.documents.get(&RoleName::targets());
+        let published = |role: &RoleName| self.state.roles.get(role).map(Believed::document);
+        Mandates::new(targets.unwrap_or(&self.state.targets), |role, _| {
+            self.documents.get(role).or_else(|| published(role))
+        })
     }
 
     fn next(

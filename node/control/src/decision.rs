@@ -190,10 +190,11 @@ impl Decision {
             .collect();
         let bytes: u64 = contents.iter().map(|content| content.bytes.length).sum();
         let role = RoleName::delegated(&format!("approvals-{}", self.scope));
-        let delegation = role.and_then(|role| state.delegation(&role).cloned());
-        let covers = delegation.and_then(|delegation| Audience::of_delegation(&delegation).ok());
-        let covers = covers.filter(|covers| !covers.is_everybody());
-        let covers = covers.map_or_else(|| "every device".to_owned(), |covers| text(&covers));
+        let mandate = role.and_then(|role| state.mandates().of(&role));
+        let covers = mandate.and_then(|mandate| mandate.reaches().ok()).unwrap_or_default();
+        let covers: Vec<String> = covers.audiences().map(text).collect();
+        let covers =
+            if covers.is_empty() { "every device".to_owned() } else { covers.join(" and ") };
         said.push(format!("scope {}: {covers}", self.scope));
         if !self.audience.is_everybody() {
             said.push(format!("of these only {}", text(&self.audience)));

@@ -4,11 +4,14 @@
 //! nothing has to be made of it when the last signature is there.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bytes::Bytes;
+use sutler_orders::mandate::{self, Mandates};
 use sutler_protocol::manifest::sign::MergeError;
 use sutler_protocol::manifest::{
-    KeyId, Kind, ParseError, RoleKeys, RoleName, Root, Signed, SigningKey, Targets, Version,
+    Believed, KeyId, Kind, ParseError, RoleKeys, RoleName, Root, Signed, SigningKey, Targets,
+    Version,
 };
 
 use crate::state::State;
@@ -28,10 +31,27 @@ pub struct Draft {
 pub struct Lack {
     /// The role.
     pub role: RoleName,
-    /// How many signatures.
-    pub signatures: u64,
+    /// How many signatures; `None` while nobody delegates to the role.
+    pub signatures: Option<u64>,
     /// Who has signed.
     pub signers: Vec<KeyId>,
+}
+
+impl Lack {
+    /// Returns whether it lacks nothing.
+    pub fn is_nothing(&self) -> bool {
+        self.signatures == Some(0)
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.signatures {
+            Some(1) => write!(f, "1 more signature for {}", self.role),
+            Some(signatures) => write!(f, "{signatures} more signatures for {}", self.role),
+            None => write!(f, "a delegation to {}", self.role),
+        }
+    }
 }
 
 /// Why something was not done to a draft.
@@ -185,8 +205,7 @@ impl Draft {
                     keys: Vec<RoleKeys>,
                     of: &dyn Fn(&RoleKeys) -> (u64, Vec<KeyId>)| {
             let counted: Vec<_> = keys.iter().map(of).collect();
-            // Without a delegation nobody can sign it.
-            let signatures = counted.iter().map(|(lacks, _)| *lacks).max().unwrap_or(u64::MAX);
+            let signatures = counted.iter().map(|(lacks, _)| *lacks).max();
             let mut signers: Vec<KeyId> = counted.into_iter().flat_map(|(_, who)| who).collect();
             signers.sort_unstable();
             signers.dedup();
@@ -256,9 +275,18 @@ impl Draft {
             return old.into_iter().chain(new).collect();
         }
         let new = self.role(&RoleName::targets());
-        let targets = new.as_ref().or_else(|| state.map(|state| state.targets.document()));
-        let delegations = targets.and_then(|targets| targets.delegations.as_ref());
-        delegations.and_then(|delegations| delegations.keys_of(role)).into_iter().collect()
+        let Some(targets) = new.as_ref().or_else(|| state.map(|state| &*state.targets)) else {
+            return Vec::new();
+        };
+        // What is signed along with it holds by then.
+        let roles = self.roles.keys().filter(|role| mandate::directorate(role).is_some());
+        let new: BTreeMap<_, _> =
+            roles.filter_map(|role| Some((role.clone(), self.role(role)?))).collect();
+        let published = |role: &RoleName| state.and_then(|state| state.roles.get(role));
+        let mandates = Mandates::new(targets, |role, _| {
+            new.get(role).or_else(|| published(role).map(Believed::document))
+        });
+        mandates.of(role).map(|mandate| mandate.keys()).into_iter().collect()
     }
 
     fn new_root(&self) -> Option<Root> {

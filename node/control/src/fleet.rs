@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sutler_orders::approvals::{Action, Approvals, Item};
 use sutler_orders::audience::Audience;
+use sutler_orders::mandate::Mandate;
 use sutler_orders::report::Report;
 use sutler_orders::text::DeviceName;
 use sutler_orders::{Kind, Order, Rings};
@@ -60,22 +61,17 @@ impl Fleet {
         let rings = rings.and_then(|bytes| Order::<Rings>::read(bytes).ok());
         let rings = rings.as_ref().map(|order| &order.body);
         let mut fleet = Self::default();
-        let delegations = state.targets.delegations.as_ref();
-        let delegations = delegations.into_iter().flat_map(|all| all.roles.iter().flatten());
-        let scopes: Vec<(&str, Option<Audience>)> = delegations
-            .filter_map(|one| {
-                let scope = one.name.as_str().strip_prefix("approvals-")?;
-                Some((scope, Audience::of_delegation(one).ok()))
-            })
-            .collect();
+        // Whom one covers cannot be read, or who decides for it: no device would take it for covered.
+        let reached = |mandate: Option<Mandate<'_>>| mandate.and_then(|one| one.reaches().ok());
+        let scopes = state.mandates().scopes().into_iter();
+        let scopes: Vec<_> = scopes.map(|(scope, mandate)| (scope, reached(mandate))).collect();
         for report in reports {
             let site = report.device.site.as_str();
             *fleet.sites.entry(site.to_owned()).or_default() += 1;
             let facts = facts(report);
             for (scope, covers) in &scopes {
-                // Whom it covers cannot be read: no device would take it for covered.
                 let Some(covers) = covers else { continue };
-                let sites = fleet.scopes.entry((*scope).to_owned()).or_default();
+                let sites = fleet.scopes.entry(scope.to_string()).or_default();
                 if covers.member(&facts, rings).stops() {
                     *sites.entry(site.to_owned()).or_default() += 1;
                 }

@@ -12,9 +12,10 @@ use std::path::Path;
 use jiff::Timestamp;
 use jiff::tz::TimeZoneDatabase;
 use sutler_orders::answer::{Reason, State as Progressed};
-use sutler_orders::audience::Audience;
+use sutler_orders::audience::Reached;
 use sutler_orders::denial::{BelievedDenial, SignedDenial};
 use sutler_orders::evaluate::{Direction, Local, Presence, Progress};
+use sutler_orders::mandate::{self, Mandate};
 use sutler_orders::order::{Body, Kind, Place};
 use sutler_orders::report::{Report, ToldAnswer};
 use sutler_orders::text::Line;
@@ -25,7 +26,7 @@ use sutler_protocol::ContentId;
 use sutler_protocol::manifest::{RoleName, TargetPath};
 use sutler_protocol::name::{Label, Organisation};
 
-use crate::state::{State, delegation};
+use crate::state::State;
 
 /// What is published, as a device that has all of it believes it.
 #[derive(Clone, Debug)]
@@ -192,19 +193,16 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn scopes(&self) -> Vec<Scope> {
-        let targets = self.state.targets.document();
-        let delegations = targets.delegations.as_ref();
-        let roles = delegations.and_then(|known| known.roles.as_deref()).unwrap_or_default();
-        let scope = |one: &sutler_protocol::manifest::Delegation| {
-            let name: Label = one.name.as_str().strip_prefix("approvals-")?.parse().ok()?;
-            let schedules = RoleName::delegated(&format!("schedules-{name}"))?;
-            let schedules_reach = match delegation(targets, &schedules) {
-                Some(schedules) => Audience::of_delegation(schedules).ok()?,
-                None => Audience::default(),
+        let mandates = self.state.mandates();
+        let scope = |(name, mandate): (Label, Option<Mandate<'_>>)| {
+            let [_, (schedules, _)] = mandate::signers(&name);
+            let schedules_reach = match mandates.of(&schedules) {
+                Some(schedules) => schedules.reaches().ok()?,
+                None => Reached::default(),
             };
             let of = Some(&name);
             Some(Scope {
-                reach: Audience::of_delegation(one).ok()?,
+                reach: mandate?.reaches().ok()?,
                 schedules_reach,
                 approvals: self.file(of),
                 standing: self.file(of),
@@ -213,7 +211,7 @@ impl Reader<'_> {
                 name,
             })
         };
-        roles.iter().filter_map(scope).collect()
+        mandates.scopes().into_iter().filter_map(scope).collect()
     }
 
     fn file<B: Body>(&self, scope: Option<&Label>) -> Option<Vouched<Order<B>>> {
@@ -228,9 +226,7 @@ impl Reader<'_> {
     fn denial(&self, bytes: &[u8]) -> Option<BelievedDenial> {
         let signed = SignedDenial::parse(bytes).ok()?;
         let (role, _) = Kind::Approvals.target(Some(signed.claimed_scope()))?;
-        let targets = self.state.targets.document();
-        let delegations = targets.delegations.as_ref()?;
-        let approvers = delegations.to(&RoleName::delegated(&role)?)?;
-        signed.verify(&delegations.keys, &approvers.keyids).ok()
+        let approvers = self.state.mandates().of(&RoleName::delegated(&role)?)?;
+        signed.verify(approvers.listed(), &approvers.delegation().keyids).ok()
     }
 }

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use sutler_orders::audience::Audience;
 use sutler_orders::content::About;
+use sutler_orders::mandate;
 use sutler_orders::text::Utc;
 use sutler_protocol::manifest::key::Key;
 use sutler_protocol::manifest::{Delegation, Expires, Kind, RoleName, Root, Targets, Version};
@@ -32,7 +33,7 @@ pub enum Preset {
     Solo,
     /// Root and targets by two of three, approvals by one.
     Team,
-    /// Root and targets by three of five, approvals by those of each directorate.
+    /// Root and targets by three of five, approvals by those whom each directorate names.
     Enterprise,
 }
 
@@ -43,6 +44,15 @@ pub struct Approvers {
     pub scope: Label,
     /// Whom it covers.
     pub covers: Audience,
+    /// Who approves.
+    pub signers: Signers,
+    /// Who says from then on who approves, where that is left to a directorate; else it takes the targets' keys.
+    pub heads: Option<Signers>,
+}
+
+/// Who signs for a role.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signers {
     /// Whose keys.
     pub keys: Vec<NamedKey>,
     /// How many of them have to sign.
@@ -172,7 +182,10 @@ pub fn documents(
     let mut targets = Targets::new(Version::FIRST, later(TARGETS_LIFETIME).map_err(time)?);
     targets.extra.insert("sutler".to_owned(), json!({ "admins": admins(staff)? }));
     for approvers in scopes(preset, staff)? {
-        delegate_scope(&mut targets, &approvers);
+        match &approvers.heads {
+            Some(heads) => delegate_directorate(&mut targets, &approvers, heads),
+            None => delegate_scope(&mut targets, &approvers, &approvers.covers),
+        }
     }
     delegate(&mut targets, "sites", &roots, threshold);
     delegate(&mut targets, "rings", &roots, threshold);
@@ -182,6 +195,31 @@ pub fn documents(
     let import = if staff.import.is_empty() { roots } else { keys(&staff.import) };
     delegate_months(&mut targets, &import, 1, now).map_err(time)?;
     Ok((root, targets))
+}
+
+/// Makes the first document of each directorate, for its heads to sign: who approves in its scope.
+///
+/// # Errors
+///
+/// [`PresetError`].
+pub fn directorates(
+    staff: &Staff,
+    now: Timestamp,
+) -> Result<Vec<(RoleName, Targets)>, PresetError> {
+    let expires = now.checked_add(TARGETS_LIFETIME).map(Expires::at);
+    let expires = expires.map_err(|_| PresetError::Time { now })?;
+    let known = admins(staff)?;
+    let left = staff.approvers.iter().filter(|approvers| approvers.heads.is_some());
+    let document = |approvers: &Approvers| {
+        let mut document = Targets::new(Version::FIRST, expires);
+        let own = approvers.signers.keys.iter().filter(|named| !known.contains_key(&named.name));
+        let own: Map<String, Value> =
+            own.map(|named| (named.name.clone(), named.id().as_str().into())).collect();
+        document.extra.insert("sutler".to_owned(), json!({ "admins": own }));
+        delegate_scope(&mut document, approvers, &Audience::default());
+        (mandate::staff(&approvers.scope), document)
+    };
+    Ok(left.map(document).collect())
 }
 
 /// Delegates the months' contents from `now` on, as far ahead as the targets are good for.
@@ -201,7 +239,7 @@ pub fn delegate_months(
         let instant = date.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp();
         let month = About::month(Utc::of(instant));
         let role = role(&format!("content-{month}"));
-        if crate::state::delegation(targets, &role).is_none() {
+        if targets.delegations.as_ref().is_none_or(|all| all.to(&role).is_none()) {
             let paths = vec![format!("content/{month}/*/*")];
             targets.delegate(Delegation::new(role, import, threshold, paths), import);
         }
@@ -209,20 +247,31 @@ pub fn delegate_months(
     Ok(())
 }
 
-/// Delegates a scope's approvals and schedules, and says whom it covers.
-pub fn delegate_scope(targets: &mut Targets, approvers: &Approvers) {
-    let Approvers { scope, covers, keys: named, threshold } = approvers;
+/// Delegates a scope's approvals and schedules, and says whom they reach.
+fn delegate_scope(document: &mut Targets, approvers: &Approvers, covers: &Audience) {
+    let Signers { keys: named, threshold } = &approvers.signers;
     let keys = keys(named);
-    for prefix in ["approvals", "schedules"] {
-        let paths = vec![format!("{prefix}/{scope}/*")];
-        let name = role(&format!("{prefix}-{scope}"));
-        let mut delegation = Delegation::new(name, &keys, *threshold, paths);
-        if !covers.is_everybody() {
-            let covers = serde_json::to_value(covers).expect("names and rules are JSON");
-            delegation.extra.insert("sutler".to_owned(), covers);
-        }
-        targets.delegate(delegation, &keys);
+    for (name, path) in mandate::signers(&approvers.scope) {
+        let delegation = Delegation::new(name, &keys, *threshold, vec![path]);
+        document.delegate(reaching(delegation, covers), &keys);
     }
+}
+
+/// Leaves a scope to a directorate.
+fn delegate_directorate(targets: &mut Targets, approvers: &Approvers, heads: &Signers) {
+    let keys = keys(&heads.keys);
+    let paths = mandate::signers(&approvers.scope).map(|(_, path)| path).to_vec();
+    let name = mandate::staff(&approvers.scope);
+    let delegation = Delegation::new(name, &keys, heads.threshold, paths);
+    targets.delegate(reaching(delegation, &approvers.covers), &keys);
+}
+
+fn reaching(mut delegation: Delegation, covers: &Audience) -> Delegation {
+    if !covers.is_everybody() {
+        let covers = serde_json::to_value(covers).expect("names and rules are JSON");
+        delegation.extra.insert("sutler".to_owned(), covers);
+    }
+    delegation
 }
 
 fn delegate(targets: &mut Targets, name: &str, keys: &[Key], threshold: u64) {
@@ -237,13 +286,17 @@ fn scopes(preset: Preset, staff: &Staff) -> Result<Vec<Approvers>, PresetError> 
             Preset::Team | Preset::Enterprise => staff.root.iter().take(1).cloned().collect(),
         };
         let scope = EVERYBODY.parse().expect("a label");
-        return Ok(vec![Approvers { scope, covers: Audience::default(), keys, threshold: 1 }]);
+        let signers = Signers { keys, threshold: 1 };
+        return Ok(vec![Approvers { scope, covers: Audience::default(), signers, heads: None }]);
     }
     let mut seen = std::collections::BTreeSet::new();
-    for Approvers { scope, keys, threshold, .. } in &staff.approvers {
-        let (scope, keys, threshold) = (scope.clone(), different(keys), *threshold);
-        if threshold == 0 || threshold > keys as u64 {
-            return Err(PresetError::Threshold { scope, threshold, keys });
+    for Approvers { scope, signers, heads, .. } in &staff.approvers {
+        let scope = scope.clone();
+        for Signers { keys, threshold } in std::iter::once(signers).chain(heads) {
+            let (keys, threshold) = (different(keys), *threshold);
+            if threshold == 0 || threshold > keys as u64 {
+                return Err(PresetError::Threshold { scope, threshold, keys });
+            }
         }
         if !seen.insert(scope.clone()) {
             return Err(PresetError::Twice { scope });
@@ -252,11 +305,29 @@ fn scopes(preset: Preset, staff: &Staff) -> Result<Vec<Approvers>, PresetError> 
     Ok(staff.approvers.clone())
 }
 
-/// Returns the ids of everybody's keys by their names.
+/// Returns the ids of the keys by their names of everybody whom the targets name: not those whom a directorate does.
 fn admins(staff: &Staff) -> Result<Map<String, Value>, PresetError> {
-    let mut admins = Map::new();
-    let approvers = staff.approvers.iter().flat_map(|approvers| &approvers.keys);
-    for named in staff.root.iter().chain(&staff.import).chain(approvers) {
+    let signers = |approvers: &'_ Approvers| approvers.signers.keys.clone();
+    let (left, own): (Vec<_>, Vec<_>) =
+        staff.approvers.iter().partition(|approvers| approvers.heads.is_some());
+    let heads = left.iter().filter_map(|approvers| approvers.heads.as_ref());
+    let heads = heads.flat_map(|heads| heads.keys.clone());
+    let top: Vec<NamedKey> = [&staff.root[..], &staff.import].concat();
+    let top: Vec<NamedKey> =
+        top.into_iter().chain(heads).chain(own.into_iter().flat_map(signers)).collect();
+    let admins = named_once(&top, Map::new())?;
+    // Nobody is called like another, wherever that is written down.
+    let theirs: Vec<NamedKey> = left.into_iter().flat_map(signers).collect();
+    named_once(&theirs, admins.clone())?;
+    Ok(admins)
+}
+
+/// Adds keys by their names, each under one name and each name once.
+fn named_once(
+    keys: &[NamedKey],
+    mut admins: Map<String, Value>,
+) -> Result<Map<String, Value>, PresetError> {
+    for named in keys {
         let id = Value::from(named.id().as_str());
         let name = named.name.clone();
         let holds_other = admins.get(&name).is_some_and(|other| *other != id);

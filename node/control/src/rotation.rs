@@ -1,18 +1,18 @@
 //! New keys for a role, an admin who leaves, and roles that are signed anew before they expire. Pure: it makes the draft
 //! that old and new signers sign.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::Value;
 use sutler_protocol::manifest::key::Key;
 use sutler_protocol::manifest::sign::ProposeError;
-use sutler_protocol::manifest::{Expires, KeyId, Kind, RoleName, Root, Signed};
+use sutler_protocol::manifest::{Expires, KeyId, Kind, RoleName, Root, Signed, Targets};
 
 use crate::change::{Change, ChangeError};
 use crate::draft::Draft;
 use crate::preset::ROOT_LIFETIME;
-use crate::state::State;
+use crate::state::{State, named};
 
 /// New keys for a role.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,18 +97,9 @@ pub fn rotate(
             change.targets()?;
         }
     }
-    if !names.is_empty() {
-        let targets = change.targets()?;
-        let ours = targets.extra.entry("sutler").or_insert_with(|| serde_json::json!({}));
-        let admins = ours.as_object_mut().map(|ours| ours.entry("admins"));
-        let admins = admins.map(|entry| entry.or_insert_with(|| serde_json::json!({})));
-        if let Some(Value::Object(admins)) = admins {
-            for (name, id) in names {
-                match id {
-                    Some(id) => drop(admins.insert(name.clone(), id.as_str().into())),
-                    None => drop(admins.remove(name)),
-                }
-            }
+    for (name, id) in names {
+        for document in named_in(state, new, name, id.as_ref()) {
+            set_name(change.document_of(&document)?, name, id.as_ref());
         }
     }
     let mut draft = change.draft()?;
@@ -116,6 +107,37 @@ pub fn rotate(
         draft.set_root(next_root(root, now)?);
     }
     Ok(draft)
+}
+
+/// Returns the roles in whose documents an admin's name changes: those that delegate the roles with new keys, and for one who
+/// leaves those that have the name.
+fn named_in(state: &State, new: &[NewKeys], name: &str, id: Option<&KeyId>) -> BTreeSet<RoleName> {
+    let mandates = state.mandates();
+    let delegators = new.iter().map(|NewKeys { role, .. }| {
+        let by = RoleName::delegated(role).and_then(|role| mandates.delegator(&role));
+        by.unwrap_or_else(RoleName::targets)
+    });
+    let has = |role: &RoleName| {
+        let documents = mandates.directorates().find(|(directorate, _)| *directorate == role);
+        named(documents.map_or(&state.targets, |(_, document)| document)).contains_key(name)
+    };
+    if id.is_some() {
+        return delegators.collect();
+    }
+    let directorates = mandates.directorates().map(|(role, _)| role.clone());
+    directorates.chain([RoleName::targets()]).filter(has).collect()
+}
+
+fn set_name(document: &mut Targets, name: &str, id: Option<&KeyId>) {
+    let ours = document.extra.entry("sutler").or_insert_with(|| serde_json::json!({}));
+    let admins = ours.as_object_mut().map(|ours| ours.entry("admins"));
+    let admins = admins.map(|entry| entry.or_insert_with(|| serde_json::json!({})));
+    if let Some(Value::Object(admins)) = admins {
+        match id {
+            Some(id) => drop(admins.insert(name.to_owned(), id.as_str().into())),
+            None => drop(admins.remove(name)),
+        }
+    }
 }
 
 /// Returns the draft that signs these roles anew, with the keys that they have and without a change of what they say.
@@ -166,11 +188,8 @@ fn next_root(mut root: Root, now: Timestamp) -> Result<Signed<Root>, RotateError
 ///
 /// [`RotateError::NoAdmin`], or [`RotateError::Threshold`] where too few would be left.
 pub fn without(state: &State, name: &str) -> Result<Vec<NewKeys>, RotateError> {
-    let ours = state.targets.document().extra.get("sutler");
-    let admins = ours.and_then(|ours| ours.get("admins"));
-    let id = admins.and_then(|admins| admins.get(name)).and_then(Value::as_str).map(KeyId::from);
     let no_admin = || RotateError::NoAdmin { name: name.to_owned() };
-    let id = id.ok_or_else(no_admin)?;
+    let id = state.admins().remove(name).ok_or_else(no_admin)?;
     let mut new = Vec::new();
     let rest = |role: &str, ids: &[KeyId], listed: &BTreeMap<KeyId, Key>, threshold| {
         let left = ids.iter().filter(|other| **other != id);
@@ -183,9 +202,10 @@ pub fn without(state: &State, name: &str) -> Result<Vec<NewKeys>, RotateError> {
             new.push(rest(role, &entry.keyids, &state.root.keys, entry.threshold)?);
         }
     }
-    if let Some(delegations) = &state.targets.delegations {
-        for one in delegations.roles.iter().flatten().filter(|one| one.keyids.contains(&id)) {
-            new.push(rest(one.name.as_str(), &one.keyids, &delegations.keys, one.threshold)?);
+    for mandate in state.mandates().all() {
+        let one = mandate.delegation();
+        if one.keyids.contains(&id) {
+            new.push(rest(one.name.as_str(), &one.keyids, mandate.listed(), one.threshold)?);
         }
     }
     if new.is_empty() { Err(no_admin()) } else { Ok(new) }
@@ -200,12 +220,12 @@ fn delegate_anew(
 ) -> Result<(), RotateError> {
     let no_role = || RotateError::NoRole { role: role.to_owned() };
     let name = RoleName::delegated(role).ok_or_else(no_role)?;
-    let old = state.delegation(&name).ok_or_else(no_role)?;
+    let old = state.mandates().of(&name).ok_or_else(no_role)?.delegation();
     let threshold = reachable(role, keys, threshold.unwrap_or(old.threshold))?;
     let paths = old.paths.clone().unwrap_or_default();
     let mut new = sutler_protocol::manifest::Delegation::new(name.clone(), keys, threshold, paths);
     (new.terminating, new.extra) = (old.terminating, old.extra.clone());
-    change.targets()?.delegate(new, keys);
+    change.delegator(&name)?.delegate(new, keys);
     if state.roles.contains_key(&name) || state.unvouched.contains_key(&name) {
         change.renew(&name)?;
     }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::Value;
+use sutler_orders::mandate::Mandates;
 use sutler_protocol::manifest::{
-    Believed, Delegation, KeyId, RoleKeys, RoleName, Root, Snapshot, TargetPath, Targets,
-    Timestamp, Version,
+    Believed, KeyId, RoleKeys, RoleName, Root, Snapshot, TargetPath, Targets, Timestamp, Version,
 };
 
 /// What a repository says now.
@@ -43,32 +43,40 @@ impl State {
         now.map_or(Some(Version::FIRST), Version::next)
     }
 
-    /// Returns the delegation to a role, if there is one.
-    pub fn delegation(&self, role: &RoleName) -> Option<&Delegation> {
-        delegation(&self.targets, role)
+    /// Returns whose keys decide for which scope.
+    pub fn mandates(&self) -> Mandates<'_> {
+        // What is in `roles` is vouched for by the keys that its delegation has now.
+        Mandates::new(&self.targets, |role, _| self.roles.get(role).map(Believed::document))
     }
 
     /// Returns who signs for a delegated role, if there is a delegation to it.
     pub fn keys_of(&self, role: &RoleName) -> Option<RoleKeys> {
-        self.targets.delegations.as_ref()?.keys_of(role)
+        self.mandates().of(role).map(|mandate| mandate.keys())
     }
 
-    /// Returns the ids of the admins' keys by their names, as the targets have them.
+    /// Returns the ids of the admins' keys by their names: those that the targets name, and those that directorates do. A
+    /// directorate gives nobody a name or key of another.
     pub fn admins(&self) -> BTreeMap<String, KeyId> {
-        let ours = self.targets.document().extra.get("sutler");
-        let admins = ours.and_then(|ours| ours.get("admins")).and_then(Value::as_object);
-        let named = admins.into_iter().flatten();
-        named.filter_map(|(name, id)| Some((name.clone(), KeyId::from(id.as_str()?)))).collect()
+        let mut admins = named(&self.targets);
+        for (_, document) in self.mandates().directorates() {
+            for (name, id) in named(document) {
+                let is_taken = admins.iter().any(|(other, held)| *other == name || *held == id);
+                if !is_taken {
+                    admins.insert(name, id);
+                }
+            }
+        }
+        admins
     }
 
-    /// Returns the admins' public keys. One that is of another kind than ed25519, or listed nowhere, is left out.
+    /// Returns the public keys of the admins whom the targets name: who may make tokens. One that is of another kind than ed25519, or listed nowhere, is left out.
     pub fn admin_keys(&self) -> Vec<[u8; 32]> {
         let delegated = self.targets.delegations.as_ref().map(|delegations| &delegations.keys);
         let key = |id: &KeyId| {
             let listed = self.root.keys.get(id);
             listed.or_else(|| delegated?.get(id))?.as_ed25519()
         };
-        self.admins().values().filter_map(key).collect()
+        named(&self.targets).values().filter_map(key).collect()
     }
 
     /// Returns the contents that are published, with their paths and roles.
@@ -80,9 +88,12 @@ impl State {
     }
 }
 
-/// Returns the delegation that `targets` have to a role.
-pub(crate) fn delegation<'a>(targets: &'a Targets, role: &RoleName) -> Option<&'a Delegation> {
-    targets.delegations.as_ref()?.to(role)
+/// Returns the ids of keys by the names that a document gives their holders.
+pub(crate) fn named(document: &Targets) -> BTreeMap<String, KeyId> {
+    let ours = document.extra.get("sutler");
+    let admins = ours.and_then(|ours| ours.get("admins")).and_then(Value::as_object);
+    let named = admins.into_iter().flatten();
+    named.filter_map(|(name, id)| Some((name.clone(), KeyId::from(id.as_str()?)))).collect()
 }
 
 /// Returns whether a path is a content's.

@@ -40,8 +40,10 @@ pub fn standings(state: &State, now: Timestamp) -> Vec<Standing> {
         let who = (entry.keyids.as_slice(), entry.threshold);
         standings.push(standing(state, role, version, (expires, days), who, now));
     }
+    let mandates = state.mandates();
     for (role, document) in &state.roles {
-        let Some(delegation) = state.delegation(role) else { continue };
+        let Some(mandate) = mandates.of(role) else { continue };
+        let delegation = mandate.delegation();
         let who = (delegation.keyids.as_slice(), delegation.threshold);
         let expires = (document.expires(), BY_HAND_DAYS);
         standings.push(standing(state, role.as_str(), document.version(), expires, who, now));

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sutler_orders::content::About;
+use sutler_orders::mandate::{self, Mandates, StaffError, check_staff};
 use sutler_orders::text::Utc;
 use sutler_orders::{Content, OrderError};
 use sutler_protocol::manifest::signed::{Document, VerifyError};
@@ -19,11 +20,11 @@ use sutler_protocol::manifest::{
     Believed, Expires, Kind, MismatchError, ParseError, RoleKeys, RoleName, Root, Signed,
     TargetFile, TargetPath, Targets, Version,
 };
-use sutler_protocol::name::Organisation;
+use sutler_protocol::name::{Label, Organisation};
 
 use crate::bounds::{SUBMISSION_BYTES_MAX, SUBMISSION_ITEMS_MAX};
 use crate::files::{self, FileError};
-use crate::state::{State, delegation};
+use crate::state::State;
 
 /// What is handed in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,6 +102,22 @@ pub enum Refused {
     NotDelegated {
         /// Which.
         role: String,
+    },
+    /// A scope that is left to a directorate, and delegated beside it.
+    #[error("publish the targets: they delegate both {role} and {}", mandate::staff(scope))]
+    Both {
+        /// Which role.
+        role: RoleName,
+        /// Of which scope.
+        scope: Label,
+    },
+    /// A directorate that says something else than who signs for its scope.
+    #[error("publish {role}")]
+    Staff {
+        /// Whose.
+        role: RoleName,
+        /// The rule that it breaks.
+        source: Box<StaffError>,
     },
     /// It is no document.
     #[error("publish {role}: split it into what is signed and by whom")]
@@ -280,13 +297,19 @@ pub fn accept(
         if let Some(root) = new_root {
             vouched::<Targets>(&role, bytes, &root.keys_of(Kind::Targets))?;
         }
+        check_scopes(&targets)?;
         accepted.targets = Some(targets);
     } else if let Some(root) = new_root {
         let keys = root.keys_of(Kind::Targets);
         let targets = Signed::<Targets>::parse(state.targets.bytes().clone());
         targets.ok().and_then(|targets| targets.verify(&keys).ok()).ok_or(Refused::Orphans)?;
     }
-    for (name, bytes) in rest {
+    // Who says who signs comes before what is signed.
+    let is_staff = |name: &str| {
+        RoleName::delegated(name).is_some_and(|role| mandate::directorate(&role).is_some())
+    };
+    let (staff, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(name, _)| is_staff(name));
+    for (name, bytes) in staff.into_iter().chain(rest) {
         if matches!(name.as_str(), "snapshot" | "timestamp") {
             return Err(Refused::Online { role: name });
         }
@@ -318,19 +341,50 @@ fn delegated(
     bytes: Bytes,
     now: Timestamp,
 ) -> Result<(RoleName, Believed<Targets>), Refused> {
-    let targets = accepted.targets.as_deref().unwrap_or(&*state.targets);
     let not_delegated = || Refused::NotDelegated { role: name.to_owned() };
     let role = RoleName::delegated(name).ok_or_else(not_delegated)?;
-    let delegations = targets.delegations.as_ref().ok_or_else(not_delegated)?;
-    let delegation = delegation(targets, &role).ok_or_else(not_delegated)?;
-    let keys = delegations.keys_of(&role).ok_or_else(not_delegated)?;
+    let mandates = mandates(state, accepted);
+    let mandate = mandates.of(&role).ok_or_else(not_delegated)?;
     check_name(role.as_str())?;
-    let document: Believed<Targets> = vouched(&role, bytes, &keys)?;
+    let document: Believed<Targets> = vouched(&role, bytes, &mandate.keys())?;
     next(&role, &document, state, now)?;
-    if let Some((path, _)) = document.files().find(|(path, _)| !delegation.is_for(path)) {
+    if let Some(scope) = mandate::directorate(&role) {
+        check_staff(&scope, &document)
+            .map_err(|error| Refused::Staff { role: role.clone(), source: Box::new(error) })?;
+    }
+    if let Some((path, _)) = document.files().find(|(path, _)| !mandate.is_for(path)) {
         return Err(Refused::Outside { role, path });
     }
     Ok((role, document))
+}
+
+/// Returns whose keys decide for which scope once what was accepted is published.
+fn mandates<'a>(state: &'a State, accepted: &'a Accepted) -> Mandates<'a> {
+    let targets = accepted.targets.as_ref().unwrap_or(&state.targets);
+    Mandates::new(targets, |role, keys| {
+        if let Some(new) = accepted.roles.get(role) {
+            return Some(new);
+        }
+        // New targets may have given it other keys.
+        let old = state.roles.get(role)?;
+        let signed = Signed::<Targets>::parse(old.bytes().clone()).ok()?;
+        signed.verify(keys).ok().map(|_| old.document())
+    })
+}
+
+/// Refuses targets by which two would decide for one scope.
+fn check_scopes(targets: &Targets) -> Result<(), Refused> {
+    let Some(delegations) = &targets.delegations else { return Ok(()) };
+    for scope in
+        delegations.roles.iter().flatten().filter_map(|one| mandate::directorate(&one.name))
+    {
+        for (role, _) in mandate::signers(&scope) {
+            if delegations.to(&role).is_some() {
+                return Err(Refused::Both { role, scope });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn vouched<T: Document>(

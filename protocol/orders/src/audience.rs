@@ -31,6 +31,10 @@ pub struct Audience {
     pub rule: Option<Rule>,
 }
 
+/// The devices that a role reaches: those that every delegation on its way reaches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reached(Vec<Audience>);
+
 /// Whether an order is for a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Membership {
@@ -99,6 +103,39 @@ impl Audience {
     /// Returns whether it excludes nobody.
     pub fn is_everybody(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+impl Reached {
+    /// Returns whether the role reaches a device. `rings` are absent where none are known.
+    pub fn member(&self, facts: &Facts, rings: Option<&Rings>) -> Membership {
+        let mut answer = Membership::In;
+        for audience in &self.0 {
+            match audience.member(facts, rings) {
+                // A plain no outweighs what cannot be told.
+                Membership::Out { field } => return Membership::Out { field },
+                unknown @ Membership::Unknown { .. } => answer = unknown,
+                Membership::In => {}
+            }
+        }
+        answer
+    }
+
+    /// Returns what has to hold of a device, where anything has to.
+    pub fn audiences(&self) -> impl Iterator<Item = &Audience> {
+        self.0.iter().filter(|audience| !audience.is_everybody())
+    }
+}
+
+impl FromIterator<Audience> for Reached {
+    fn from_iter<I: IntoIterator<Item = Audience>>(audiences: I) -> Self {
+        Self(audiences.into_iter().collect())
+    }
+}
+
+impl From<Audience> for Reached {
+    fn from(audience: Audience) -> Self {
+        Self(vec![audience])
     }
 }
 

@@ -9,6 +9,7 @@
 //! | Question | Room |
 //! |---|---|
 //! | What has every order file? | [`order`], [`text`] |
+//! | Whose keys decide for a scope? | [`mandate`] |
 //! | What is a content? | [`content`] |
 //! | What did approvers decide? | [`approvals`], [`denial`] |
 //! | What does silence approve? | [`standing`] |
@@ -35,6 +36,7 @@ pub mod effective;
 pub mod evaluate;
 pub mod facts;
 pub mod halts;
+pub mod mandate;
 pub mod order;
 pub mod policies;
 pub mod recurrence;

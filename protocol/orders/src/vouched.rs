@@ -5,11 +5,11 @@
 
 use jiff::Timestamp;
 use sutler_protocol::manifest::signed::Believed;
-use sutler_protocol::manifest::{Check, MismatchError, TargetPath, Targets, document};
+use sutler_protocol::manifest::{Check, Expires, MismatchError, TargetPath, Targets, document};
 use sutler_protocol::name::Label;
 
 use crate::approvals::Approvals;
-use crate::audience::Audience;
+use crate::audience::Reached;
 use crate::content::Content;
 use crate::denial::BelievedDenial;
 use crate::halts::Halts;
@@ -88,9 +88,9 @@ pub struct Scope {
     /// Its name.
     pub name: Label,
     /// The devices that `approvals-SCOPE` reaches.
-    pub reach: Audience,
+    pub reach: Reached,
     /// The devices that `schedules-SCOPE` reaches.
-    pub schedules_reach: Audience,
+    pub schedules_reach: Reached,
     /// The approvers' decisions.
     pub approvals: Option<Vouched<Order<Approvals>>>,
     /// What silence approves.
@@ -160,6 +160,13 @@ impl Vouched<Content> {
 }
 
 impl<T> Vouched<T> {
+    /// Lets it end with the document that gives its role the mandate, where that one expires first.
+    #[must_use]
+    pub fn at_most_until(mut self, expires: Option<Expires>) -> Self {
+        self.expires = expires.map_or(self.expires, |at| self.expires.min(at.instant()));
+        self
+    }
+
     /// Takes a document that was not signed yet for one that was: to see what it would do. A device never
     /// calls it.
     pub fn assumed(document: T, expires: Timestamp) -> Self {

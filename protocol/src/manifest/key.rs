@@ -131,6 +131,11 @@ impl RoleKeys {
         self.threshold
     }
 
+    /// Returns how many different public keys there are.
+    pub fn different(&self) -> usize {
+        self.keys.values().collect::<std::collections::BTreeSet<_>>().len()
+    }
+
     /// Returns whether a key of this id is one of them.
     pub fn has(&self, id: &KeyId) -> bool {
         self.keys.contains_key(id)

@@ -7,6 +7,8 @@
 //!
 //! Always true:
 //! - a role that cannot be believed ends look-ups that lead through it, and no other (T22);
+//! - a role that the top-level targets delegate is believed with their keys or not at all: nobody further down takes its
+//!   name;
 //! - a look-up finds what a search of the same manifest finds, or refuses where the search does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +19,7 @@ use bytes::Bytes;
 use super::bounds::{DELEGATIONS_MAX, SWEEP_ROLES_MAX, TARGETS_BYTES_MAX};
 use super::delegation::{Delegated, Delegations};
 use super::document::{Pin, Targets};
+use super::key::RoleKeys;
 use super::name::{RoleName, TargetPath};
 use super::refresh::{Answer, Fetch, Keep, document, pinned};
 use super::search::{Found, Looked, believe_role, look};
@@ -158,7 +161,10 @@ impl<'a> Sweep<'a> {
         let role = delegated.role.clone();
         let read = match outcome {
             Ok(document) => {
-                self.ahead.extend(all(&document));
+                let top = self.targets.delegations.as_ref();
+                let is_taken = |role: &RoleName| top.is_some_and(|top| top.to(role).is_some());
+                let further = all(&document).into_iter().filter(|next| !is_taken(&next.role));
+                self.ahead.extend(further);
                 Read::Believed { document, with: delegated }
             }
             Err(fault) => Read::Refused(Arc::new(fault)),
@@ -236,6 +242,14 @@ impl Roles {
         match self.read.get(role)? {
             Read::Believed { document, .. } => Some(document),
             Read::Refused(_) => None,
+        }
+    }
+
+    /// Returns a delegated role's document, if it is believed with the keys of one delegation, and no other.
+    pub fn role_of(&self, role: &RoleName, keys: &RoleKeys) -> Option<&Believed<Targets>> {
+        match self.read.get(role)? {
+            Read::Believed { document, with } if with.keys == *keys => Some(document),
+            Read::Believed { .. } | Read::Refused(_) => None,
         }
     }
 

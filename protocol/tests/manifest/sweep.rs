@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::json;
-use sutler_protocol::manifest::{Fault, TargetPath};
+use sutler_protocol::manifest::{Fault, RoleName, TargetPath};
 
 use crate::repository::{Device, Repository, in_days, said, sign};
 
@@ -79,6 +79,34 @@ fn a_broken_role_is_told_and_the_others_are_read() {
     assert!(roles.find(&path("good/1")).unwrap().is_some());
     let error = roles.find(&path("broken/1")).unwrap_err();
     assert!(said(&error).contains("refuse the manifest's broken: verify it"), "{}", said(&error));
+}
+
+// T22: a repository that is in somebody's hands, and a delegate who delegates what is not theirs.
+#[test]
+fn nobody_further_down_takes_the_name_of_a_role_that_the_targets_delegate() {
+    let mut repository = Repository::new();
+    repository.delegate("targets", "greedy", &json!({ "paths": ["greedy/*"] }));
+    repository.delegate("targets", "content", &json!({ "paths": ["content/*"] }));
+    repository.add_target("content", "content/1", b"theirs");
+    // A key of the delegate's own for the other's role; its document is what the repository shows.
+    repository.delegate("greedy", "content", &json!({ "paths": ["content/*"] }));
+    let forged = repository.signers.get_mut("content").unwrap().pop().unwrap();
+    let own = std::mem::replace(repository.signers.get_mut("content").unwrap(), vec![forged]);
+    let mut device = publish(&mut repository);
+    let roles = device.sweep(&mut repository).unwrap();
+    let content = RoleName::delegated("content").unwrap();
+    assert!(roles.role(&content).is_none());
+    assert!(roles.find(&path("content/1")).is_err());
+
+    repository.signers.insert("content".to_owned(), own);
+    let mut device = publish(&mut repository);
+    let roles = device.sweep(&mut repository).unwrap();
+    assert!(roles.role(&content).is_some());
+    let targets = roles.targets().delegations.as_ref().unwrap();
+    assert!(roles.role_of(&content, &targets.keys_of(&content).unwrap()).is_some());
+    let greedy = roles.role(&RoleName::delegated("greedy").unwrap()).unwrap();
+    let keys = greedy.delegations.as_ref().unwrap().keys_of(&content).unwrap();
+    assert!(roles.role_of(&content, &keys).is_none());
 }
 
 #[test]

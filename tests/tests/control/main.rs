@@ -2,6 +2,7 @@
 //! site, is written down, and survives what may befall any of them.
 
 mod backup;
+mod directorate;
 mod expiry;
 mod trust;
 
@@ -27,14 +28,24 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let site = Self { folder: tempfile::tempdir().unwrap() };
+        let site = Self::in_folder();
         site.done("org init org --org acme --preset solo");
-        site.done("org issue org --role control --id c1 --out org/identity");
-        for (role, name) in [("node", "node"), ("agent", "device")] {
-            site.done(&format!("org issue org --site lab --role {role} --out {name}/identity"));
-        }
-        fs::write(site.path("control.toml"), "[control]\nhttp = '127.0.0.1:0'\n").unwrap();
+        site.with_members();
         site
+    }
+
+    /// A desk with nothing on it.
+    fn in_folder() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// Makes control, a node and a device of the organisation.
+    fn with_members(&self) {
+        self.done("org issue org --role control --id c1 --out org/identity");
+        for (role, name) in [("node", "node"), ("agent", "device")] {
+            self.done(&format!("org issue org --site lab --role {role} --out {name}/identity"));
+        }
+        fs::write(self.path("control.toml"), "[control]\nhttp = '127.0.0.1:0'\n").unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
-use sutler_control::draft::Draft;
+use sutler_control::draft::{Draft, DraftError};
 use sutler_control::key::{self, NamedKey, Protection, ReadPublicError};
 use sutler_control::organisation::ONLINE;
-use sutler_control::preset::{self, Approvers, EVERYBODY, Preset, Staff};
+use sutler_control::preset::{self, Approvers, EVERYBODY, Preset, Signers, Staff};
 use sutler_node::failure::{Failure, Kind};
 use sutler_orders::audience::Audience;
 use sutler_protocol::manifest::key::Key;
@@ -18,7 +18,7 @@ use sutler_protocol::name::Label;
 
 use crate::command::key::create_failure;
 use crate::output::{Output, Stop};
-use crate::signing::{Office, PassphraseArgs, key_failure, open, settle};
+use crate::signing::{Office, PassphraseArgs, key_failure, open, settle, state};
 
 /// How an organisation's manifest begins.
 #[derive(Debug, Args)]
@@ -36,6 +36,10 @@ pub(crate) struct Found {
     /// name. One approver for all unless given.
     #[arg(long = "approver", value_name = "SCOPE=A.pub,B.pub:K", requires = "preset")]
     approvers: Vec<ApproverArg>,
+    /// Who says from then on who approves for a scope, and how many have to: a directorate that changes its own staff. Its
+    /// heads approve as well unless an approver is given.
+    #[arg(long = "directorate", value_name = "SCOPE=A.pub,B.pub:K", requires = "preset")]
+    directorates: Vec<ApproverArg>,
     /// Whom a scope covers instead, as JSON, such as `qa={"ring":"qa","sites":["paris"]}`.
     #[arg(long = "covers", value_name = "SCOPE=JSON", requires = "preset")]
     covers: Vec<CoversArg>,
@@ -52,7 +56,7 @@ enum PresetName {
     Solo,
     /// Root by two of three, one approver.
     Team,
-    /// Root by three of five, approvers of each scope.
+    /// Root by three of five, a directorate or approvers of each scope.
     Enterprise,
 }
 
@@ -125,28 +129,54 @@ impl Found {
         }
         let office = Office::of(open(folder)?);
         output.line(preset.warning())?;
-        settle(&office, None, &draft, output).map(drop)
+        let is_published = settle(&office, None, &draft, output)?;
+        let state = is_published.then(|| state(&office)).transpose()?;
+        for (role, document) in preset::directorates(&staff, Timestamp::now())
+            .map_err(|error| Failure::from_error(Kind::Usage, &error))?
+        {
+            let mut draft = Draft::new();
+            let document = Signed::propose(&document).map_err(|error| unproposed(&error))?;
+            draft.set_role(role, document);
+            // What waits for the first targets is signed once they are there.
+            for key in own.iter().filter(|_| is_published) {
+                match draft.sign(key, state.as_ref()) {
+                    Ok(_) | Err(DraftError::NotASigner { .. }) => {}
+                    Err(error) => return Err(Failure::from_error(Kind::Refused, &error).into()),
+                }
+            }
+            settle(&office, state.as_ref(), &draft, output)?;
+        }
+        Ok(())
     }
 
     fn staff(&self, root: Vec<NamedKey>, online: &[Key]) -> Result<Staff, Failure> {
         let mut approvers = Vec::new();
-        for ApproverArg { scope, files, threshold } in &self.approvers {
-            let given = self.covers.iter().find(|one| one.scope == *scope);
+        let is_without = |one: &&ApproverArg| {
+            self.approvers.iter().all(|approvers| approvers.scope != one.scope)
+        };
+        // The heads of a directorate for which nobody is named.
+        let heads = self.directorates.iter().filter(is_without);
+        for one in self.approvers.iter().chain(heads) {
+            let scope = one.scope.clone();
+            let given = self.covers.iter().find(|covers| covers.scope == scope);
             let covers = match given {
-                Some(one) => one.covers.clone(),
+                Some(given) => given.covers.clone(),
                 None if scope.as_str() == EVERYBODY => Audience::default(),
                 None => Audience { ring: Some(scope.clone()), ..Audience::default() },
             };
-            let keys = read_all(files)?;
-            let (scope, threshold) = (scope.clone(), *threshold);
-            approvers.push(Approvers { scope, covers, keys, threshold });
+            let heads = self.directorates.iter().find(|heads| heads.scope == scope);
+            let heads = heads.map(ApproverArg::signers).transpose()?;
+            approvers.push(Approvers { scope, covers, signers: one.signers()?, heads });
         }
         let stray = self
             .covers
             .iter()
             .find(|one| approvers.iter().all(|approvers: &Approvers| approvers.scope != one.scope));
         if let Some(one) = stray {
-            let what = format!("--covers names the scope {}, which has no --approver", one.scope);
+            let scope = &one.scope;
+            let what = format!(
+                "--covers names the scope {scope}, which has no --approver or --directorate"
+            );
             return Err(Failure::new(Kind::Usage, what));
         }
         let import = read_all(&self.import)?;
@@ -173,11 +203,17 @@ pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<NamedKey>, Failure> {
     paths.iter().map(read).collect()
 }
 
+impl ApproverArg {
+    fn signers(&self) -> Result<Signers, Failure> {
+        Ok(Signers { keys: read_all(&self.files)?, threshold: self.threshold })
+    }
+}
+
 impl FromStr for ApproverArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let shape = || "an approver is written SCOPE=A.pub,B.pub:K".to_owned();
+        let shape = || "it is written SCOPE=A.pub,B.pub:K".to_owned();
         let (scope, rest) = text.split_once('=').ok_or_else(shape)?;
         let (files, threshold) = match rest.rsplit_once(':') {
             Some((files, threshold)) => (files, threshold.parse().map_err(|_| shape())?),

@@ -64,6 +64,7 @@ const ROTATE_EXAMPLES: &str = "\
 Examples:
   sutler key rehearse root --with anna2.pub --with ben.pub --with cleo.pub --key anna2.key --key ben.key --key cleo.key
   sutler key rotate approvals-prod --with dora.pub --with finn.pub --threshold 2 --key anna.key --key ben.key
+  sutler key rotate approvals-lab --with finn.pub --key hana.key     (the scope lab was left to hana's directorate)
   sutler key rotate timestamp --key anna.key --key ben.key
 snapshot, timestamp and halts are control's: a new key is made beside the old one, in online/ROLE.new.key.";
 

@@ -282,12 +282,15 @@ fn note(draft: &Draft) -> (String, String) {
     let roles = draft.parts().0;
     let note = roles.iter().find_map(|role| Note::of(&draft.role(role)?));
     note.map_or_else(
-        || (String::new(), "the organisation's first root and targets".to_owned()),
+        || {
+            let names: Vec<&str> = roles.iter().map(RoleName::as_str).collect();
+            (String::new(), format!("the organisation's first {}", names.join(" and ")))
+        },
         |note| (note.by.to_string(), note.what.to_string()),
     )
 }
 
 fn lacks(draft: &Draft, state: Option<&State>) -> Vec<String> {
-    let lacks = draft.lacks(state).into_iter().filter(|lack| lack.signatures > 0);
-    lacks.map(|lack| format!("{} for {}", lack.signatures, lack.role)).collect()
+    let lacks = draft.lacks(state).into_iter().filter(|lack| !lack.is_nothing());
+    lacks.map(|lack| lack.to_string()).collect()
 }

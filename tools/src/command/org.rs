@@ -37,7 +37,9 @@ Examples:
   sutler org init ./acme-ca --org acme
   sutler org init ./home --org home --preset solo
   sutler org init ./acme --org acme --preset team --root anna.pub --root ben.pub --root cleo.pub \\
-      --approver all=dora.pub,emil.pub:2 --key anna.key --key ben.key";
+      --approver all=dora.pub,emil.pub:2 --key anna.key --key ben.key
+  sutler org init ./city --org city --preset enterprise --root anna.pub --root ben.pub --root cleo.pub \\
+      --root dirk.pub --root eva.pub --directorate lab=hana.pub,hugo.pub:2 --approver lab=dora.pub";
 
 const FOLLOW_EXAMPLES: &str = "\
 Examples:

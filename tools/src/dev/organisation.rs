@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use sutler_control::change::{Change, ChangeError, Note};
 use sutler_control::key::{self, NamedKey, OpenKeyError, Protection};
 use sutler_control::organisation::ONLINE;
-use sutler_control::preset::{self, Approvers, Preset, Staff};
+use sutler_control::preset::{self, Approvers, Preset, Signers, Staff};
 use sutler_control::{Draft, Folder};
 use sutler_node::failure::{Failure, Kind};
 use sutler_orders::audience::Audience;
@@ -123,8 +123,8 @@ fn staff(path: &Path) -> Result<Staff, Failure> {
     let approvers = Approvers {
         scope: scope(),
         covers: Audience { ring: Some(scope()), ..Audience::default() },
-        keys: root[..1].to_vec(),
-        threshold: 1,
+        signers: Signers { keys: root[..1].to_vec(), threshold: 1 },
+        heads: None,
     };
     let own = |position: usize| vec![online[position].clone()];
     let (snapshot, timestamp, halts) = (own(0), own(1), own(2));

@@ -349,8 +349,8 @@ impl Device {
         });
         let scope = Scope {
             name: "desktops".parse().unwrap(),
-            reach: sutler_orders::audience::Audience::default(),
-            schedules_reach: sutler_orders::audience::Audience::default(),
+            reach: sutler_orders::audience::Reached::default(),
+            schedules_reach: sutler_orders::audience::Reached::default(),
             approvals: Some(file(&json!({ "items": self.items }))),
             standing: self.standing.as_ref().map(file),
             policies: Some(file(&json!({ "policies": [policy] }))),

@@ -66,7 +66,7 @@ impl Repository {
         now: Timestamp,
     ) -> Result<State, CatchUpError<S::Error>> {
         let mut trusted = self.believed(first)?;
-        let before = trusted.targets().cloned();
+        let before = self.read().ok();
         let mut roots = Roots::default();
         go_through(&mut trusted, source, &mut roots).map_err(CatchUpError::There)?;
         let timestamp = trusted.timestamp().map(|one| (RoleName::timestamp(), one.expires()));
@@ -75,7 +75,7 @@ impl Repository {
         if let Some((role, at)) = late {
             return Err(CatchUpError::Expired { role, at });
         }
-        let near = Near { repository: self, targets: before.as_deref() };
+        let near = Near { repository: self, state: before.as_ref() };
         let read = read(&trusted, source, Some(near)).map_err(CatchUpError::There)?;
         self.write(&self.news(&read, roots.0, first))?;
         Ok(read.state)

@@ -11,6 +11,7 @@ use std::io;
 
 use bytes::Bytes;
 use sutler_cache::backend::{Backend, read_file};
+use sutler_orders::mandate;
 use sutler_protocol::manifest::bounds::TARGETS_BYTES_MAX;
 use sutler_protocol::manifest::drive::{self, DriveError, Keeper};
 use sutler_protocol::manifest::signed::VerifyError;
@@ -114,8 +115,8 @@ type OrderFile = (TargetPath, TargetFile, Bytes);
 #[derive(Clone, Copy)]
 pub(super) struct Near<'a> {
     pub(super) repository: &'a Repository,
-    /// The targets that were believed here.
-    pub(super) targets: Option<&'a Targets>,
+    /// What was published here, as far as it can be read.
+    pub(super) state: Option<&'a State>,
 }
 
 /// Brings `trusted` to what the source says now, at whatever time.
@@ -163,17 +164,22 @@ fn read_roles<S: Source>(
     source: &mut S,
     near: Option<Near<'_>>,
 ) -> Result<Vec<(String, Bytes)>, ReadError<S::Error>> {
+    let pinned = state.snapshot.meta.iter().filter_map(|(file, pin)| {
+        let role = file.strip_suffix(".json").and_then(RoleName::delegated)?;
+        Some((role, pin.clone()))
+    });
+    // Who says who signs comes before what is signed.
+    let (staff, rest): (Vec<_>, Vec<_>) =
+        pinned.partition(|(role, _)| mandate::directorate(role).is_some());
     let mut documents = Vec::new();
-    for (file, pin) in &state.snapshot.meta {
-        let name = file.strip_suffix(".json").and_then(RoleName::delegated);
-        let Some(role) = name else { continue };
+    for (role, pin) in staff.into_iter().chain(rest) {
         let place = role.place(Some(pin.version));
         let failed = |source| ReadError::Role { place: place.clone(), source };
-        let here = near.and_then(|near| near.repository.pinned(&place, pin));
+        let here = near.and_then(|near| near.repository.pinned(&place, &pin));
         let is_new = near.is_some() && here.is_none();
         let bytes = match here {
             Some(bytes) => bytes,
-            None => fetch_role(&role, &place, pin, source).map_err(failed)?,
+            None => fetch_role(&role, &place, &pin, source).map_err(failed)?,
         };
         let is_pinned = pin.hashes.as_ref().is_none_or(|hashes| hashes.check(&bytes).is_ok());
         if !is_pinned {
@@ -181,8 +187,7 @@ fn read_roles<S: Source>(
         }
         let signed = Signed::<Targets>::parse(bytes.clone())
             .map_err(|error| failed(RoleError::Parse(error)))?;
-        let keys = state.targets.delegations.as_ref().and_then(|all| all.keys_of(&role));
-        match keys.map(|keys| signed.verify(&keys)) {
+        match state.keys_of(&role).map(|keys| signed.verify(&keys)) {
             Some(Ok(believed)) if believed.version() == pin.version => {
                 state.roles.insert(role, believed);
             }
@@ -202,8 +207,7 @@ fn read_roles<S: Source>(
 }
 
 fn vouched_before(near: Option<Near<'_>>, role: &RoleName, signed: &Signed<Targets>) -> bool {
-    let delegations = near.and_then(|near| near.targets?.delegations.as_ref());
-    let keys = delegations.and_then(|delegations| delegations.keys_of(role));
+    let keys = near.and_then(|near| near.state?.keys_of(role));
     keys.is_some_and(|keys| signed.verify(&keys).is_ok())
 }
 

@@ -26,14 +26,14 @@ use crate::rotation::{new_root, publics};
 const APPROVALS: &str = "approvals/lab/approvals.json";
 
 /// What control shows: a disk, and what somebody shows instead of some of its files.
-struct Shown {
+pub(crate) struct Shown {
     disk: Faulty,
     instead: BTreeMap<PathBuf, Vec<u8>>,
     asked: Vec<PathBuf>,
 }
 
 impl Shown {
-    fn new(disk: &Faulty) -> Self {
+    pub(crate) fn new(disk: &Faulty) -> Self {
         Self { disk: disk.clone(), instead: BTreeMap::new(), asked: Vec::new() }
     }
 
@@ -67,13 +67,13 @@ impl Source for Shown {
 }
 
 /// An admin's folder elsewhere.
-struct Folder {
+pub(crate) struct Folder {
     disk: Faulty,
 }
 
 impl Folder {
     /// One that has been handed the first root, and was brought up to date.
-    fn of(house: &House) -> Self {
+    pub(crate) fn of(house: &House) -> Self {
         let folder = Self { disk: Faulty::new() };
         let first = read_file(&house.disk, Path::new("metadata/1.root.json"), 1 << 20).unwrap();
         let caught_up = folder.repository().catch_up(
@@ -85,11 +85,15 @@ impl Folder {
         folder
     }
 
-    fn repository(&self) -> Repository {
+    pub(crate) fn repository(&self) -> Repository {
         Repository::open_on(Arc::new(self.disk.clone())).unwrap()
     }
 
-    fn catch_up(&self, shown: &mut Shown, at: Timestamp) -> Result<State, CatchUpError<io::Error>> {
+    pub(crate) fn catch_up(
+        &self,
+        shown: &mut Shown,
+        at: Timestamp,
+    ) -> Result<State, CatchUpError<io::Error>> {
         self.repository().catch_up(shown, None, at)
     }
 
@@ -111,7 +115,7 @@ impl Folder {
 }
 
 /// Asserts that two states say the same.
-fn same(one: &State, other: &State) {
+pub(crate) fn same(one: &State, other: &State) {
     let bytes = |state: &State| {
         let documents = state.roles.values().map(|role| role.bytes().clone());
         let top = [state.root.bytes(), state.targets.bytes(), state.snapshot.bytes()];

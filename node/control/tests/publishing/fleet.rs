@@ -11,7 +11,7 @@ use sutler_protocol::manifest::RoleName;
 
 use crate::house::{House, deny, install, now};
 
-fn report(device: &str) -> Report {
+pub(crate) fn report(device: &str) -> Report {
     Report {
         organisation: "acme".parse().unwrap(),
         device: device.parse().unwrap(),

@@ -14,7 +14,7 @@ use sutler_cache::backend::{Backend, read_file};
 use sutler_control::change::{Change, ChangeError, Note};
 use sutler_control::draft::Draft;
 use sutler_control::online::{self, OnlineKeys};
-use sutler_control::preset::{self, Approvers, Preset, Staff};
+use sutler_control::preset::{self, Approvers, Preset, Signers, Staff};
 use sutler_control::submission::{self, Refused, Submission};
 use sutler_control::{NamedKey, Repository, State};
 use sutler_orders::approvals::{Action, Approvals, Item};
@@ -64,8 +64,8 @@ pub(crate) fn staff(threshold: u64) -> Staff {
     let approvers = Approvers {
         scope: "lab".parse().unwrap(),
         covers: serde_json::from_str("{\"ring\":\"lab\"}").unwrap(),
-        keys: vec![named("dora", 4), named("emil", 5)],
-        threshold,
+        signers: Signers { keys: vec![named("dora", 4), named("emil", 5)], threshold },
+        heads: None,
     };
     Staff {
         root: vec![named("anna", 1), named("ben", 2), named("cleo", 3)],
@@ -75,6 +75,14 @@ pub(crate) fn staff(threshold: u64) -> Staff {
         timestamp: own(key(102)),
         halts: own(key(103)),
     }
+}
+
+/// The same, but the scope's approvers are named by a directorate.
+pub(crate) fn directorate() -> Staff {
+    let mut staff = staff(1);
+    let heads = Signers { keys: vec![named("hana", 11), named("hugo", 12)], threshold: 1 };
+    staff.approvers[0].heads = Some(heads);
+    staff
 }
 
 impl House {
@@ -89,7 +97,17 @@ impl House {
         Self::of(&Staff { root, ..staff(1) }, roots)
     }
 
-    fn of(staff: &Staff, roots: [u8; 3]) -> Self {
+    /// One whose scope is left to a directorate of two heads, 11 and 12, who have named the approvers.
+    pub(crate) fn with_directorate() -> Self {
+        let house = Self::of(&directorate(), [1, 2, 3]);
+        let (role, document) = preset::directorates(&directorate(), now()).unwrap().remove(0);
+        let mut draft = Draft::new();
+        draft.set_role(role, signed(&document, &[11]));
+        house.submit(&draft.submission(), now()).unwrap();
+        house
+    }
+
+    pub(crate) fn of(staff: &Staff, roots: [u8; 3]) -> Self {
         let disk = Faulty::new();
         let repository = Repository::open_on(Arc::new(disk.clone())).unwrap();
         let (root, targets) = preset::documents(Preset::Team, staff, now()).unwrap();

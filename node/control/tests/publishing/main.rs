@@ -3,6 +3,7 @@
 mod attacks;
 mod catch_up;
 mod crashes;
+mod directorates;
 mod fleet;
 mod halting;
 mod house;

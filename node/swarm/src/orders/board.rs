@@ -10,7 +10,7 @@
 //!
 //! Always true: a denial is here only if an approver of its scope signed it, as the manifest of the time
 //! said; it is durable before anybody hears that it was taken; and it goes only when the scope's approvers
-//! withdraw it or the manifest knows no such approver any more.
+//! withdraw it or a manifest that is believed knows no such approver any more.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,10 +20,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use sutler_orders::denial::{BelievedDenial, DenialError, SignedDenial};
-use sutler_orders::{Approvals, Kind, Order};
+use sutler_orders::{Approvals, Kind, Order, mandate};
 use sutler_protocol::ContentId;
 use sutler_protocol::frame::DENIAL_BYTES_MAX;
-use sutler_protocol::manifest::{Delegations, RoleName, Roles, TargetPath, VerifyError};
+use sutler_protocol::manifest::{RoleName, TargetPath, VerifyError};
 use sutler_protocol::name::{Label, Organisation};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -81,6 +81,15 @@ pub enum DenyError {
     /// Nobody approves for such a scope.
     #[error("the manifest knows of no approvers of the scope {scope}")]
     Scope {
+        /// Which it says.
+        scope: Label,
+    },
+    /// Who approves for the scope cannot be told now: the directorate's document is not believed.
+    #[error(
+        "who approves for the scope {scope} cannot be told: {} is not believed",
+        mandate::staff(scope)
+    )]
+    Directorate {
         /// Which it says.
         scope: Label,
     },
@@ -178,6 +187,12 @@ impl Board {
             let bytes = Bytes::from(fs::read(&path)?);
             match self.believe(&bytes, manifest) {
                 Ok(believed) => drop(held.insert(ContentId::of(&bytes), Held { bytes, believed })),
+                // Whoever breaks a directorate's document does not take its denials away.
+                Err(error @ DenyError::Directorate { .. }) => {
+                    warn!(error = causes(&error), "a denial cannot be judged");
+                    let id = ContentId::of(&bytes);
+                    held.extend(self.denials_held().get(&id).map(|before| (id, before.clone())));
+                }
                 Err(error) => {
                     info!(error = causes(&error), "a denial holds no longer");
                     fs::remove_file(&path)?;
@@ -195,10 +210,10 @@ impl Board {
         let (role, path) = Kind::Approvals.target(Some(&scope)).ok_or_else(unknown)?;
         let role = RoleName::delegated(&role).ok_or_else(unknown)?;
         let path = TargetPath::from(path.as_str());
-        let delegations = approvers(&manifest.roles, &role, &path).ok_or_else(unknown)?;
-        let keys = delegations.to(&role).ok_or_else(unknown)?;
-        let believed =
-            signed.verify(&delegations.keys, &keys.keyids).map_err(DenyError::Signature)?;
+        let mandate = manifest.mandates().of(&role);
+        let mandate = mandate.ok_or_else(|| without_mandate(manifest, &scope))?;
+        let keys = &mandate.delegation().keyids;
+        let believed = signed.verify(mandate.listed(), keys).map_err(DenyError::Signature)?;
         let denial = believed.denial();
         if denial.organisation != self.shared.organisation {
             return Err(DenyError::Organisation { found: denial.organisation.clone() });
@@ -270,13 +285,9 @@ impl Orders for Board {
     }
 }
 
-/// Returns the delegations that name the approvers of a scope: those of the top-level targets, or of a role
-/// that they give the scope's approvals to.
-fn approvers<'r>(roles: &'r Roles, role: &RoleName, path: &TargetPath) -> Option<&'r Delegations> {
-    let top = roles.targets().delegations.as_ref()?;
-    if top.to(role).is_some() {
-        return Some(top);
-    }
-    let between = top.of(path).into_iter().filter_map(|next| roles.role(&next.role));
-    between.filter_map(|next| next.delegations.as_ref()).find(|next| next.to(role).is_some())
+/// Says why nobody has the mandate to approve for a scope.
+fn without_mandate(manifest: &Manifest, scope: &Label) -> DenyError {
+    let scope = scope.clone();
+    let is_known = manifest.mandates().scopes().iter().any(|(known, _)| *known == scope);
+    if is_known { DenyError::Directorate { scope } } else { DenyError::Scope { scope } }
 }

@@ -15,11 +15,12 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use sutler_cache::trust::TrustStore;
 use sutler_orders::bounds::ORDER_BYTES_MAX;
+use sutler_orders::mandate::Mandates;
 use sutler_protocol::manifest::bounds::{ROOT_BYTES_MAX, TARGETS_BYTES_MAX};
 use sutler_protocol::manifest::drive::{self, DriveError, Keeper, Repository};
 use sutler_protocol::manifest::{
-    Answer, Check, Expires, Fetch, Found, Keep, MismatchError, RoleName, Roles, TargetPath,
-    Trusted, Unreadable, Version,
+    Answer, Believed, Check, Expires, Fetch, Found, Keep, MismatchError, RoleKeys, RoleName, Roles,
+    TargetPath, Trusted, Unreadable, Version,
 };
 use tokio::runtime::Handle;
 use tracing::warn;
@@ -51,6 +52,16 @@ pub struct Manifest {
     pub roles: Roles,
     /// The order files, each as it was signed, by its path.
     pub files: BTreeMap<TargetPath, Bytes>,
+}
+
+impl Manifest {
+    /// Returns whose keys decide for which scope, as far as the roles are believed.
+    pub fn mandates(&self) -> Mandates<'_> {
+        let staff = |role: &RoleName, keys: &RoleKeys| {
+            self.roles.role_of(role, keys).map(Believed::document)
+        };
+        Mandates::new(self.roles.targets(), staff)
+    }
 }
 
 /// The newest timestamp of control that was believed.

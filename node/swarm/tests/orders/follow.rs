@@ -1,5 +1,7 @@
 //! Machines that follow control through each other.
 
+use std::fs;
+
 use bytes::Bytes;
 use sutler_orders::Order;
 use sutler_orders::admission::{Revocation, Revocations};
@@ -104,6 +106,36 @@ async fn an_approver_withdraws_a_denial() {
     control.set(&organisation, "approvals-qa", Some("qa"), 2, approvals);
     node.holds_denials(0).await;
     assert!(node.board.denials().is_empty());
+}
+
+// T22, T29: by those whom the directorate names; and whoever breaks its document takes no denial away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_denial_by_a_directorates_approver_holds_whatever_befalls_the_directorate() {
+    let organisation = Organisation::new();
+    let mut control = organisation.control();
+    control.leave_to_directorate(&organisation, "root");
+    let node = organisation.follower(None, &[control.machine.address]);
+    node.believes(control.version()).await;
+    let deny = |denial: Bytes| {
+        let node = &node;
+        async move { node.endpoint.connect(node.address).await.unwrap().deny(&denial).await }
+    };
+    // Its heads say who approves, and are no approvers.
+    let error = deny(organisation.denial(b"content", "root")).await.unwrap_err();
+    assert!(error.to_string().contains("check the denial's signatures"), "{error}");
+    deny(organisation.denial(b"content", "approvals-qa")).await.unwrap();
+    node.holds_denials(1).await;
+
+    control.leave_to_directorate(&organisation, "halts");
+    node.believes(control.version()).await;
+    assert_eq!(node.board.denials().len(), 1);
+    let error = deny(organisation.denial(b"other", "approvals-qa")).await.unwrap_err();
+    assert!(error.to_string().contains("staff-qa is not believed"), "{error}");
+
+    // It is kept for the day on which it can be judged.
+    control.machine.kill().await;
+    let again = organisation.follower(Some(&node.kill().await), &[]);
+    assert_eq!(fs::read_dir(again.folder.join("denials")).unwrap().count(), 1);
 }
 
 // T19

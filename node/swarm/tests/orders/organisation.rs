@@ -47,6 +47,8 @@ pub(crate) struct Control {
     version: u64,
     root: Version,
     issued: Option<Expires>,
+    /// Who signs for what the scope's directorate says, where it was left to one.
+    heads: Option<&'static str>,
     files: BTreeMap<&'static str, BTreeMap<String, Bytes>>,
 }
 
@@ -96,8 +98,9 @@ impl Organisation {
         let member = Member::Control { id: random_label() };
         let reports = Arc::new(Pile::default());
         let machine = self.machine(member, None, Some(Arc::clone(&reports) as _), None);
-        let (version, root, issued, files) = (0, Version::FIRST, None, BTreeMap::new());
-        let mut control = Control { machine, reports, version, root, issued, files };
+        let (version, root, files) = (0, Version::FIRST, BTreeMap::new());
+        let (issued, heads) = (None, None);
+        let mut control = Control { machine, reports, version, root, issued, heads, files };
         control.put_root(self);
         control.set(self, "approvals-qa", Some("qa"), 1, Approvals::default());
         control.set(self, "halts", None, 1, Halts::default());
@@ -119,6 +122,15 @@ impl Organisation {
             root.set_keys(kind, &[self.keys.lock().unwrap()[role].key().clone()], 1);
         }
         self.sign("root", &root)
+    }
+
+    /// Delegates to a role, which the key of `signer` signs for.
+    fn delegate(&self, by: &mut Targets, role: &str, signer: &str, pattern: String) {
+        let key = [self.keys.lock().unwrap()[signer].key().clone()];
+        by.delegate(
+            Delegation::new(RoleName::delegated(role).unwrap(), &key, 1, vec![pattern]),
+            &key,
+        );
     }
 
     fn sign<T: Document + serde::Serialize>(&self, role: &str, document: &T) -> Bytes {
@@ -204,6 +216,12 @@ impl Control {
         self.machine.board.mirror().put(&place, bytes).unwrap();
     }
 
+    /// Leaves the scope to a directorate, for which this role's key signs: `root` is the one that may.
+    pub(crate) fn leave_to_directorate(&mut self, organisation: &Organisation, by: &'static str) {
+        self.heads = Some(by);
+        self.publish(organisation, |_| true);
+    }
+
     fn put_root(&self, organisation: &Organisation) {
         let root = organisation.root_of(self.root);
         self.put(&format!("metadata/{}.root.json", self.root), &root);
@@ -260,17 +278,15 @@ impl Control {
         let expires = in_days(7);
         let mut snapshot = Snapshot::new(version, expires);
         let mut top = Targets::new(version, expires);
+        let mut staff = Targets::new(version, expires);
         for role in DELEGATED {
             let name = RoleName::delegated(role).unwrap();
-            let key = organisation.keys.lock().unwrap()[role].key().clone();
-            let pattern = match role {
-                "approvals-qa" => "approvals/qa/*".to_owned(),
-                role => format!("{role}/*"),
+            let (pattern, by) = match role {
+                "approvals-qa" if self.heads.is_some() => ("approvals/qa/*".to_owned(), &mut staff),
+                "approvals-qa" => ("approvals/qa/*".to_owned(), &mut top),
+                role => (format!("{role}/*"), &mut top),
             };
-            top.delegate(
-                Delegation::new(name.clone(), &[key], 1, vec![pattern]),
-                &[organisation.keys.lock().unwrap()[role].key().clone()],
-            );
+            organisation.delegate(by, role, role, pattern);
             let Some(files) = self.files.get(role) else { continue };
             let mut targets = Targets::new(version, expires);
             for (path, bytes) in files {
@@ -282,6 +298,14 @@ impl Control {
                 targets.set_file(&path, file);
             }
             let bytes = organisation.sign(role, &targets);
+            snapshot.set_pin(&name, Pin::of(version, &bytes));
+            self.put(&format!("metadata/{}", name.place(Some(version))), &bytes);
+        }
+        if let Some(heads) = self.heads {
+            // Root is who names the heads, whoever signs in their place.
+            organisation.delegate(&mut top, "staff-qa", "root", "approvals/qa/*".to_owned());
+            let bytes = organisation.sign(heads, &staff);
+            let name = RoleName::delegated("staff-qa").unwrap();
             snapshot.set_pin(&name, Pin::of(version, &bytes));
             self.put(&format!("metadata/{}", name.place(Some(version))), &bytes);
         }

@@ -196,8 +196,8 @@ impl World {
             });
             Scope {
                 name: name.parse().unwrap(),
-                reach: reach.clone(),
-                schedules_reach: reach,
+                reach: reach.clone().into(),
+                schedules_reach: reach.into(),
                 approvals: Some(self.file(Some(name), &approvals)),
                 standing: (!self.standing.is_empty())
                     .then(|| self.file(Some(name), &json!({ "policies": self.standing }))),
