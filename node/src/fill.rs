@@ -494,6 +494,12 @@ impl Gateway for Filler {
         Ok(served)
     }
 
+    async fn held(&self, id: ContentId) -> Result<Served, Refusal> {
+        let mut served = self.0.plain.held(id).await?;
+        served.interest = self.interest(&served.content);
+        Ok(served)
+    }
+
     async fn resolve(
         &self,
         sha256: Sha256Digest,

@@ -105,6 +105,11 @@ impl Collector for Numbers {
                 "Bytes fetched that were of no use",
                 counters.wasted_bytes.value(),
             ),
+            (
+                "sutler_returned_contents",
+                "Published contents that control had lost and has back from nodes",
+                counters.returned_contents.value(),
+            ),
         ] {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(metric)?;
@@ -114,7 +119,16 @@ impl Collector for Numbers {
         if let Some(proxy) = &self.proxy {
             of_proxy(&proxy.status(), &mut encoder)?;
         }
+        self.gauges(&mut encoder)
+    }
+}
+
+impl Numbers {
+    /// What is so now.
+    fn gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let counters = &self.counters;
         let entries = self.store.list();
+        let opened = counters.connections_opened.value();
         let open = opened.saturating_sub(counters.connections_closed.value());
         for (name, help, value) in [
             ("sutler_connections_open", "Connections open now", open),
@@ -130,6 +144,11 @@ impl Collector for Numbers {
                 "Contents that are complete",
                 entries.iter().filter(|entry| entry.complete).count() as u64,
             ),
+            (
+                "sutler_lacking_contents",
+                "Published contents that control lost and looks for",
+                counters.lacking_contents.value(),
+            ),
             ("sutler_fills_running", "Fills from origins", self.filler.running() as u64),
             ("sutler_uptime_seconds", "Time since the start", self.started.elapsed().as_secs()),
         ] {
@@ -138,9 +157,7 @@ impl Collector for Numbers {
         }
         Ok(())
     }
-}
 
-impl Numbers {
     // R164
     fn expiries(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Time until a role of the manifest or the certificate expires, negative after";

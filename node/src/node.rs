@@ -456,6 +456,8 @@ impl Service for NodeService {
             .into(),
             proxy: self.gauge.as_ref().map(Gauge::status),
             orders: self.relay.as_ref().map(RelayGauge::status),
+            contents_returned: counters.returned_contents.value(),
+            contents_lacking: counters.lacking_contents.value(),
             expiring: self.expiries.status(),
         }
     }

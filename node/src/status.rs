@@ -59,6 +59,12 @@ pub struct ServiceStatus {
     /// The orders that it passes on, if it follows any.
     #[serde(default)]
     pub orders: Option<OrdersStatus>,
+    /// Published contents that control had lost and has back from nodes, since it started.
+    #[serde(default)]
+    pub contents_returned: u64,
+    /// Published contents of which control lacks what it once had, as far as it looks for them.
+    #[serde(default)]
+    pub contents_lacking: u64,
     /// What expires, as far as it knows: its certificate, and roles of the manifest.
     #[serde(default)]
     pub expiring: Vec<ExpiryStatus>,

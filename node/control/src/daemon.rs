@@ -9,6 +9,7 @@
 //! |---|---|
 //! | What may be set? | [`config`] |
 //! | What do nodes know that it does not? | [`catch_up`] |
+//! | What do they have that it lost? | `fetch_back` |
 //! | Who publishes? | [`desk`] |
 //! | What do strangers see? | [`http`] |
 //! | What may they bring? | `intake` |
@@ -20,6 +21,7 @@ pub mod catch_up;
 pub mod config;
 mod counting;
 pub mod desk;
+mod fetch_back;
 pub mod http;
 mod intake;
 mod joining;
@@ -30,8 +32,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sutler_cache::Store;
-use sutler_swarm::Endpoint;
+use sutler_swarm::Fetcher;
 use sutler_swarm::enrol::{Enrolment, TokenKeys};
 use sutler_swarm::identity::PeerVerifier;
 use sutler_swarm::orders::{Believer, Board, FollowError, Mirror, Place, Reports};
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::config::ControlConfig;
 use self::desk::{Desk, OpenDesk, Tools, open_audit};
+use self::fetch_back::FetchBack;
 use self::http::HttpServer;
 pub use self::joining::JoiningError;
 use crate::key::OpenKeyError;
@@ -54,6 +56,7 @@ pub struct Daemon {
     board: Board,
     desk: Desk,
     open_desk: OpenDesk,
+    fetch_back: FetchBack,
     http: Option<HttpServer>,
     joining: Option<(SocketAddr, Enrolment<Members>)>,
 }
@@ -102,8 +105,8 @@ pub enum DaemonError {
 
 impl Daemon {
     /// Opens everything in `data`, an organisation's folder that has control's own keys: signs the
-    /// timestamp, and believes the repository. `endpoint` is what machines watch, `store` where they get
-    /// bytes, `verifier` knows whose reports count. Must be called within a tokio runtime; waits for the disk.
+    /// timestamp, and believes the repository. `fetcher` has the endpoint that machines watch and the store
+    /// where they get bytes, and fetches back what was lost of those; `verifier` knows whose reports count. Must be called within a tokio runtime; waits for the disk.
     ///
     /// # Errors
     ///
@@ -111,11 +114,11 @@ impl Daemon {
     pub fn open(
         data: &Path,
         config: &ControlConfig,
-        endpoint: Endpoint,
-        store: Store,
+        fetcher: Fetcher,
         verifier: PeerVerifier,
     ) -> Result<Self, DaemonError> {
         let folder = Folder::open(data)?;
+        let (endpoint, store) = (fetcher.endpoint().clone(), fetcher.store().clone());
         let (organisation, clock) = (folder.organisation().clone(), endpoint.clock().clone());
         let reports = Keeper::open(&data.join("reports"), organisation, verifier, clock)?;
         let keys = folder.online_keys().map_err(DaemonError::Keys)?;
@@ -149,11 +152,12 @@ impl Daemon {
         let tools = Tools { folder, keys, audit, believer, repository, store, uploads, makers };
         let uploads = tools.uploads.clone();
         let (desk, open_desk) = Desk::open(tools)?;
+        let fetch_back = FetchBack::new(data, &config.sources, fetcher, uploads.clone());
         let http = config.http.map(|address| {
             HttpServer::bind(address, data, desk.clone(), uploads)
                 .map_err(|source| DaemonError::Listen { address, source })
         });
-        Ok(Self { board, desk, open_desk, http: http.transpose()?, joining })
+        Ok(Self { board, desk, open_desk, fetch_back, http: http.transpose()?, joining })
     }
 
     /// Returns what is believed of the repository, and answered about it.
@@ -176,7 +180,7 @@ impl Daemon {
         self.joining.as_ref().map(|(address, _)| *address)
     }
 
-    /// Keeps the repository fresh and takes submissions until `shutdown`.
+    /// Keeps the repository fresh, takes submissions and fetches back what is lacking, until `shutdown`.
     ///
     /// # Errors
     ///
@@ -186,11 +190,12 @@ impl Daemon {
     ///
     /// What was handed in is published or not, and the repository is whole, at any moment.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
-        let Self { desk, open_desk, http, joining, .. } = self;
-        // Owns the port: it is closed with this.
-        let mut port = JoinSet::new();
+        let Self { desk, open_desk, fetch_back, http, joining, .. } = self;
+        // Owns the port, which is closed with this, and what fetches back.
+        let mut beside = JoinSet::new();
+        beside.spawn(fetch_back.run(shutdown.clone()));
         if let Some((_, joining)) = joining {
-            port.spawn(joining.run(shutdown.clone()));
+            beside.spawn(joining.run(shutdown.clone()));
         }
         let served = if let Some(http) = http {
             http.run(shutdown).await
@@ -199,7 +204,7 @@ impl Daemon {
             Ok(())
         };
         drop(desk);
-        while port.join_next().await.is_some() {}
+        while beside.join_next().await.is_some() {}
         // Its thread ends with what it is doing.
         drop(tokio::task::spawn_blocking(move || open_desk.close()).await);
         served

@@ -30,7 +30,7 @@ mod reading;
 
 pub use catch_up::CatchUpError;
 pub use content::{Incoming, PutError};
-pub(crate) use content::{has, has_list, put_list};
+pub(crate) use content::{has, has_list, link, put_list};
 pub use reading::{FileError, ReadError, RoleError, Source};
 use reading::{Here, NoKeeper, go_through};
 

@@ -1,4 +1,5 @@
-//! Uploads: the bytes and hash lists that published contents lack here, from whoever has them.
+//! Uploads: the bytes and hash lists that published contents lack here, from whoever has them: admins bring them, and a
+//! control that lost them has them back from nodes.
 //!
 //! Nobody has to say who they are: what may come in is what a signed order names and is not here yet, byte for byte.
 //! So a stranger can bring what an admin has published, and nothing else.
@@ -9,18 +10,19 @@
 //! Everything here blocks.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sutler_cache::backend::{Backend, Disk};
+use sutler_cache::{Content as Stored, ExportError};
 use sutler_orders::Content;
 use sutler_protocol::hash_list::HashListError;
 use sutler_protocol::manifest::{TargetFile, TargetPath};
-use sutler_protocol::{ContentId, HashList};
+use sutler_protocol::{ContentId, HashList, Sha256Digest};
 
-use crate::repository::{Incoming, PutError, has, has_list, put_list};
+use crate::repository::{Incoming, PutError, has, has_list, link, put_list};
 use crate::state::State;
 
 /// Uploads at a time: more would only share the line of control, and each holds a block of memory.
@@ -29,6 +31,10 @@ pub const UPLOADS_MAX: usize = 4;
 /// What the file of an upload is called until it is whole: withheld from whoever asks, and apart from that of an admin's
 /// command.
 const ENDING: &str = "upload.new";
+
+/// What the second name of a file of the store is called until it is in its place. No upload has that name: one would
+/// write into the store's file where a kill has left it.
+const LINK_ENDING: &str = "link.new";
 
 /// The uploads of one control. Cheap to clone.
 #[derive(Clone)]
@@ -58,6 +64,34 @@ struct Published {
     path: TargetPath,
     file: TargetFile,
     content: ContentId,
+    name: String,
+    sha256: Sha256Digest,
+}
+
+/// Something of a published content that is not here. The order is one to fetch them in: lists first, which are small and
+/// with which a vendor's bytes can be checked as they come, then what is short.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lack {
+    /// The hash list of one that its origins have.
+    List {
+        /// How many bytes the content has.
+        length: u64,
+        /// Which.
+        content: ContentId,
+    },
+    /// The bytes of one without origins, and their list.
+    Bytes {
+        /// How many there are.
+        length: u64,
+        /// Which content.
+        content: ContentId,
+        /// Their SHA-256, as the orders say it.
+        sha256: Sha256Digest,
+        /// What the content is called.
+        name: String,
+        /// Where they belong, below the repository's targets.
+        place: String,
+    },
 }
 
 /// A content that is coming in. Dropped before it is settled, it leaves nothing behind.
@@ -118,6 +152,14 @@ pub enum UploadError {
     /// It is another content, or the disk refused.
     #[error(transparent)]
     Put(#[from] PutError),
+    /// The store cannot read what it has.
+    #[error("read {content} from the store")]
+    Store {
+        /// Which.
+        content: ContentId,
+        /// Why not.
+        source: ExportError,
+    },
     /// The disk refused.
     #[error("look for {place}")]
     Disk {
@@ -153,8 +195,9 @@ impl Uploads {
             lengths.insert(bytes.blake3, bytes.length);
             if about.origins.is_empty() {
                 let place = path.place(file.hashes.prefix().as_deref());
-                let (file, content) = (file.clone(), bytes.blake3);
-                published.insert(place, Published { path, file, content });
+                let (file, content, sha256) = (file.clone(), bytes.blake3, bytes.sha256);
+                let name = about.name.to_string();
+                published.insert(place, Published { path, file, content, name, sha256 });
             }
         }
         let mut book = self.shared.book();
@@ -168,14 +211,8 @@ impl Uploads {
     ///
     /// [`UploadError`].
     pub fn begin(&self, place: &str, announced: u64) -> Result<Upload, UploadError> {
-        let unknown = || UploadError::Unknown { place: place.to_owned() };
-        let published = self.shared.book().published.get(place).cloned().ok_or_else(unknown)?;
-        let Published { path, file, content } = published;
+        let Published { path, file, content, .. } = self.shared.missing(place)?;
         let (expected, found, place) = (file.length, announced, place.to_owned());
-        let disk = |source| UploadError::Disk { place: place.clone(), source };
-        if has(&*self.shared.backend, &path, &file).map_err(disk)? {
-            return Err(UploadError::Here { place });
-        }
         if found != expected {
             return Err(UploadError::Length { place, expected, found });
         }
@@ -184,6 +221,53 @@ impl Uploads {
         let backend = Arc::clone(&self.shared.backend);
         upload.incoming = Some(Incoming::begin(backend, (&path, &file), content, ENDING)?);
         Ok(upload)
+    }
+
+    /// Gives the bytes of a content that the store has the place where they are lacking: as a second name of the store's
+    /// file where the disk can do that, else as a copy. It is durable then. Whoever has checked all digests that the
+    /// orders say of it calls this.
+    ///
+    /// # Errors
+    ///
+    /// [`UploadError`].
+    pub fn give(&self, place: &str, stored: &Stored) -> Result<(), UploadError> {
+        let Published { path, file, content: expected, .. } = self.shared.missing(place)?;
+        let found = stored.id();
+        if found != expected {
+            return Err(PutError::Other { path, expected, found }.into());
+        }
+        // A second name takes no room.
+        let upload = self.shared.reserve(place.to_owned(), 0)?;
+        let backend = &*self.shared.backend;
+        put_list(backend, found, file.length, stored.hashes().as_bytes())?;
+        let linked = link(backend, (&path, &file), LINK_ENDING, |beside| stored.link(beside));
+        if linked.map_err(PutError::Write)? {
+            return upload.settle().map_err(UploadError::Put);
+        }
+        drop(upload);
+        let mut upload = self.begin(place, file.length)?;
+        let copied = stored.write_to(&mut upload);
+        copied.map_err(|source| UploadError::Store { content: found, source })?;
+        upload.settle().map_err(UploadError::Put)
+    }
+
+    /// Returns what is not here of published contents, in the order of [`Lack`].
+    ///
+    /// # Errors
+    ///
+    /// What the disk answered.
+    pub fn lacks(&self) -> io::Result<Vec<Lack>> {
+        let (published, lengths) = {
+            let book = self.shared.book();
+            (book.published.clone(), book.lengths.clone())
+        };
+        let backend = &*self.shared.backend;
+        lacks(
+            published,
+            lengths,
+            |one| has(backend, &one.path, &one.file),
+            |content, length| has_list(backend, content, length),
+        )
     }
 
     /// Takes in the hash list of a published content.
@@ -214,7 +298,44 @@ impl Uploads {
     }
 }
 
+/// Returns what is not here of what is published, where `has` says which bytes are, and `has_list` which lists.
+fn lacks(
+    published: BTreeMap<String, Published>,
+    mut lengths: BTreeMap<ContentId, u64>,
+    has: impl Fn(&Published) -> io::Result<bool>,
+    has_list: impl Fn(ContentId, u64) -> io::Result<bool>,
+) -> io::Result<Vec<Lack>> {
+    let mut lacks = Vec::new();
+    for (place, one) in published {
+        if !has(&one)? {
+            let Published { file, content, name, sha256, .. } = one;
+            // Its list comes with it.
+            lengths.remove(&content);
+            lacks.push(Lack::Bytes { length: file.length, content, sha256, name, place });
+        }
+    }
+    for (content, length) in lengths {
+        if !has_list(content, length)? {
+            lacks.push(Lack::List { length, content });
+        }
+    }
+    lacks.sort_unstable();
+    Ok(lacks)
+}
+
 impl Shared {
+    /// Returns what is published at `place` and is not here.
+    fn missing(&self, place: &str) -> Result<Published, UploadError> {
+        let place = || place.to_owned();
+        let published = self.book().published.get(&place()).cloned();
+        let published = published.ok_or_else(|| UploadError::Unknown { place: place() })?;
+        let here = has(&*self.backend, &published.path, &published.file);
+        if here.map_err(|source| UploadError::Disk { place: place(), source })? {
+            return Err(UploadError::Here { place: place() });
+        }
+        Ok(published)
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -261,6 +382,17 @@ impl Upload {
     pub fn settle(mut self) -> Result<(), PutError> {
         self.incoming.take().map_or(Ok(()), Incoming::settle)?;
         self.shared.has_arrived.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Write for Upload {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.take(piece).map_err(io::Error::other)?;
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

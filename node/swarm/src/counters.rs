@@ -18,6 +18,22 @@ impl Counter {
     }
 }
 
+/// A number that is as it is now.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Says what the number is now.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Returns the number.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The counters of one process. Bytes are payload, without packet headers and retransmissions.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -47,4 +63,8 @@ pub struct Counters {
     pub fetched_vendor_bytes: Counter,
     /// Bytes fetched that were of no use: they did not verify, or came twice.
     pub wasted_bytes: Counter,
+    /// Published contents that control had lost and has back from nodes.
+    pub returned_contents: Counter,
+    /// Published contents of which control lacks what it once had, as far as it looks for them.
+    pub lacking_contents: Gauge,
 }

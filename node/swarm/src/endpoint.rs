@@ -81,7 +81,7 @@ impl Endpoint {
     ) -> Result<Self, BindError> {
         let organisation = identity.name().organisation().clone();
         let expect = match identity.name().role() {
-            // It gives control back what that has lost (T31), and nothing else.
+            // It gives control back what that has lost (T31): documents and contents, and nothing else.
             Role::Node => Expect::members_of(organisation),
             Role::Agent | Role::Control => Expect::peers_of(organisation),
         };

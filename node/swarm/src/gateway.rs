@@ -43,6 +43,11 @@ pub trait Gateway: Send + Sync + 'static {
         class: Class,
     ) -> impl Future<Output = Result<Served, Refusal>> + Send;
 
+    /// Finds what is here of a content, and begins nothing.
+    ///
+    /// Cancel-safe: it only looks.
+    fn held(&self, id: ContentId) -> impl Future<Output = Result<Served, Refusal>> + Send;
+
     /// Finds the content with a vendor's digest, filling it from `url` if need be, and tells
     /// `filled` how far that has come.
     ///
@@ -88,6 +93,10 @@ impl StoreGateway {
 
 impl Gateway for StoreGateway {
     async fn open(&self, id: ContentId, _class: Class) -> Result<Served, Refusal> {
+        self.held(id).await
+    }
+
+    async fn held(&self, id: ContentId) -> Result<Served, Refusal> {
         self.find(id).await?.ok_or(Refusal::Unknown)
     }
 

@@ -244,3 +244,21 @@ async fn a_full_store_is_told_to_who_asks() {
     assert!(why.contains("make room"), "{why}");
     assert_eq!(node.machine.store.usage().used_bytes, 0);
 }
+
+// T31, T23
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn control_gets_what_is_here_and_has_nothing_filled() {
+    let (site, here, elsewhere) = (Site::new(), bytes(LEN, 31), bytes(LEN, 32));
+    let origin = Origin::with(&[("/file", &elsewhere)]).await;
+    let node = site.node(&origin);
+    let evicted = node.machine.import_and_evict(&elsewhere, &origin.url("/file"));
+    let held = node.machine.import(&here, None);
+    let control = site.control();
+    brought(control.fetch(held, &[&node.machine]).await, &here);
+    let error = control.fetch(evicted, &[&node.machine]).await.map(drop).unwrap_err();
+    assert!(matches!(error, FetchError::Unknown { .. }), "{error}");
+    assert_eq!((node.filler.running(), origin.sent()), (0, 0));
+    // For a device it is.
+    brought(site.agent().fetch(evicted, &[&node.machine]).await, &elsewhere);
+    brought(control.fetch(evicted, &[&node.machine]).await, &elsewhere);
+}

@@ -96,6 +96,14 @@ impl Site {
         Machine::serving(&dir, parts, gateway)
     }
 
+    /// Starts control, which has lost what it had.
+    pub(crate) fn control(&self) -> Machine {
+        let dir = self.folder();
+        let parts = self.parts(&dir, Role::Control, None, None);
+        let gateway = plain(&parts.0);
+        Machine::serving(&dir, parts, gateway)
+    }
+
     /// Starts a node that answers as `gateway` does.
     pub(crate) fn node_of<G: Gateway>(&self, gateway: impl FnOnce(StoreGateway) -> G) -> Machine {
         let dir = self.folder();
@@ -120,7 +128,8 @@ impl Site {
             let (site, id) = ("cologne".parse().unwrap(), random_label());
             let member = match role {
                 Role::Node => Member::Node { site, id },
-                Role::Agent | Role::Control => Member::Agent { site, id },
+                Role::Agent => Member::Agent { site, id },
+                Role::Control => Member::Control { id },
             };
             self.authority.issue(member, Validity::from_now(LEAF_LIFETIME), &identity).unwrap();
         }

@@ -31,6 +31,10 @@ impl Gateway for Liar {
         self.plain.open(id, class).await
     }
 
+    async fn held(&self, id: ContentId) -> Result<Served, Refusal> {
+        self.plain.held(id).await
+    }
+
     async fn resolve(
         &self,
         _: Sha256Digest,
@@ -67,6 +71,10 @@ impl Gateway for Busy {
     async fn open(&self, id: ContentId, class: Class) -> Result<Served, Refusal> {
         self.is_busy()?;
         self.plain.open(id, class).await
+    }
+
+    async fn held(&self, id: ContentId) -> Result<Served, Refusal> {
+        self.plain.held(id).await
     }
 
     async fn resolve(

@@ -7,11 +7,13 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 use sutler_tests::program;
+use sutler_tests::vendor::Origin;
 
-use super::{Daemon, Site, soon};
+use super::{Daemon, Site, b3sum, soon};
 
 /// The exit codes of `sutler --help` that are met here.
 const USAGE: i32 = 2;
+const UNKNOWN: i32 = 3;
 const REFUSED: i32 = 4;
 const UNREACHABLE: i32 = 5;
 const CORRUPT: i32 = 6;
@@ -127,6 +129,73 @@ fn without_any_node_an_operator_says_what_to_sign_above() {
     let snapshots = fs::read_dir(site.path("org/repository/metadata")).unwrap();
     let mut snapshots = snapshots.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert!(snapshots.any(|name| name == "4712.snapshot.json"));
+}
+
+/// What `sutler status` says that control lacks of contents, and has back.
+fn lost(site: &Site) -> (u64, u64) {
+    let status = site.run("status --data org --json");
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+    let number = |key: &str| status["service"][key].as_u64().unwrap_or(u64::MAX);
+    (number("contents_lacking"), number("contents_returned"))
+}
+
+// T31, R164
+#[test]
+fn contents_that_were_published_after_the_backup_come_back_from_a_node_that_has_them() {
+    let site = Site::new();
+    site.done("org issue org --site lab --role node --out second/identity");
+    let control = site.control("127.0.0.1:0");
+    let address = control.address();
+    let knows = site.node(&address);
+    site.done("control backup control.tar --data org");
+    let id = site.publish("numbers.bin");
+    fs::create_dir(site.path("vendor")).unwrap();
+    fs::write(site.path("vendor/tool.bin"), vec![7; 500_000]).unwrap();
+    let vendors = b3sum(&site.path("vendor/tool.bin"));
+    let origin = Origin::serve(site.path("vendor"));
+    site.done(&format!("publish {} --key org/keys/laptop.key", origin.url("tool.bin")));
+    drop(origin);
+    soon("the node believes it", || site.believed() == site.published());
+    // One node knows of them, and another, which is away at first, has them.
+    site.done("add --data second numbers.bin vendor/tool.bin");
+    let has = site.daemon("second", "node --data second --listen 127.0.0.1:0");
+    let had_at = has.address();
+    has.running.kill();
+    site.destroy(control);
+    let from = format!("--from {} --from {had_at}", knows.address());
+    site.done(&format!("control restore control.tar --data org {from}"));
+
+    let start = "[control]\nhttp = '127.0.0.1:0'\n[http]\nlisten = '127.0.0.1:0'\n";
+    fs::write(site.path("control.toml"), start).unwrap();
+    let control = site.control(&address);
+    control.says("caught up with ");
+    soon("it says what is lacking", || lost(&site) == (2, 0));
+    assert!(site.done("status --data org").contains("2 published contents lacking, 0 back"));
+    // Which holds up nothing.
+    site.done("approve numbers.bin --scope all --key safe/laptop.key --reason tested");
+    soon("the node believes the approval", || site.believed() == site.published());
+    control.running.kill();
+
+    // After a kill, and with no node in its config, it still knows whom to ask.
+    let has = site.daemon("second", &format!("node --data second --listen {had_at}"));
+    let control = site.control(&address);
+    soon("both are back", || lost(&site) == (0, 2));
+    soon("it is over", || !site.path("org/fetch-back.json").exists());
+    let list = fs::metadata(site.path(&format!("org/repository/lists/{vendors}"))).unwrap();
+    assert_eq!(list.len(), 32 * 500_000_u64.div_ceil(65_536));
+    let metrics = Command::new("curl").arg("--silent").arg(control.says("metrics ")).output();
+    let metrics = String::from_utf8(metrics.unwrap().stdout).unwrap();
+    assert!(metrics.contains("sutler_lacking_contents 0"), "{metrics}");
+    assert!(metrics.contains("sutler_returned_contents_total 2"), "{metrics}");
+    has.running.kill();
+    knows.running.kill();
+    // Nothing more came than the orders name: of what a vendor has, no bytes.
+    site.done(&format!("fetch {id} --data device --from {address} --out got.bin"));
+    assert_eq!(b3sum(&site.path("got.bin")), id);
+    let ours = Command::new("find").arg(site.path("org/repository/targets/content")).output();
+    let ours = String::from_utf8(ours.unwrap().stdout).unwrap();
+    assert!(ours.contains(&id) && !ours.contains(&vendors), "{ours}");
+    site.fails(&format!("fetch {vendors} --data device --from {address} --out no.bin"), UNKNOWN);
 }
 
 #[test]

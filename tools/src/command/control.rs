@@ -36,7 +36,7 @@ into DATA/audit/log and pushed. The config has [control] beside what a node's ha
   [control]
   http = \"0.0.0.0:8080\"     # the repository for any TUF client, and the door for admins elsewhere; off if absent
   join = \"[::]:7448\"        # where machines join by a token, and renew; nobody does if absent
-  sources = [\"10.1.0.2:7447\"]    # nodes that are asked at each start for newer orders, as after a restoration
+  sources = [\"10.1.0.2:7447\"]    # nodes that are asked at each start for newer orders and lost contents, as after a restoration
 To let machines join it needs an authority: sutler org intermediate ORG_DIR --out DATA/authority
 Prints `listening ADDR` when ready, then `repository URL` and `join ADDR`. SIGINT and SIGTERM end it with 0.";
 
@@ -109,11 +109,10 @@ impl Serve {
             let stop = runtime::stopped_by_signals()?;
             let node = Node::open(&data, self.listen, &config)?;
             let endpoint = node.fetcher().endpoint().clone();
-            let store = node.fetcher().store().clone();
             let verifier = verifier(&data)?;
             let caught_up = catch_up(data.root(), &control, self.above, &endpoint).await;
             let caught_up = caught_up.map_err(|error| catch_up_failure(&error))?;
-            let daemon = Daemon::open(data.root(), &control, endpoint, store, verifier)
+            let daemon = Daemon::open(data.root(), &control, node.fetcher().clone(), verifier)
                 .map_err(|error| failure(&data, &error))?;
             let (address, http) = (node.address(), daemon.http_address());
             let join = daemon.join_address();

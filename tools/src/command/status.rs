@@ -68,6 +68,12 @@ impl StatusArgs {
                 if let Some(orders) = &service.orders {
                     show_orders(orders, output)?;
                 }
+                if service.contents_lacking > 0 || service.contents_returned > 0 {
+                    output.line(format_args!(
+                        "lost      {} published contents lacking, {} back from nodes",
+                        service.contents_lacking, service.contents_returned
+                    ))?;
+                }
                 let warned = service.expiring.iter().filter(|one| !one.warning.is_empty());
                 for ExpiryStatus { what, expires, warning, .. } in warned {
                     let (what, expires) = (printable(what), printable(expires));

@@ -139,9 +139,8 @@ impl Stage {
     fn start_control(&self, running: &mut Running) -> Result<Control, Failure> {
         let data = self.organisation();
         let member = Node::open(&data, LOOPBACK, &Config::default())?;
-        let (endpoint, store) = (member.fetcher().endpoint().clone(), member.fetcher().store());
         let (config, devices) = (ControlConfig::default(), control::verifier(&data)?);
-        let daemon = Daemon::open(data.root(), &config, endpoint, store.clone(), devices)
+        let daemon = Daemon::open(data.root(), &config, member.fetcher().clone(), devices)
             .map_err(|error| control::failure(&data, &error))?;
         let (address, desk) = (member.address(), daemon.desk());
         let member = member.publishing(daemon.board().clone());

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use sutler_orders::Content;
 use sutler_orders::text::Utc;
 use sutler_protocol::manifest::drive::{self, DriveError, Keeper};
 use sutler_protocol::manifest::{
@@ -31,13 +30,14 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::config::ControlConfig;
+use super::fetch_back::Named;
 use crate::audit::{Audit, AuditError, Deed};
 use crate::backup::{Restored, RestoredError};
 use crate::bounds::ORDER_BYTES_MAX;
 use crate::key::OpenKeyError;
 use crate::organisation::{Folder, FolderError, PublishError};
 use crate::repository::{Publication, ReadError, WriteError};
-use crate::state::{State, is_content};
+use crate::state::is_content;
 
 /// The time as of which documents are judged: what has expired has to be read to be signed anew.
 const NEVER: Timestamp = Timestamp::MIN;
@@ -94,7 +94,7 @@ pub enum CatchUpError {
     /// It could not be written down.
     #[error("write down what was taken over")]
     Audit(#[from] AuditError),
-    /// The folder of the audit log cannot be made.
+    /// A folder cannot be made or written into.
     #[error("use {}", path.display())]
     Disk {
         /// Which.
@@ -260,8 +260,6 @@ impl Catching<'_> {
         if let Some((_, collected)) = newest {
             folder.repository().write(&collected.publication)?;
         }
-        let state = folder.state()?;
-        say_what_is_lacking(&self.data.join("repository"), &state);
         let keys = folder.online_keys().map_err(CatchUpError::Keys)?;
         let log = self.data.join("audit");
         std::fs::create_dir_all(&log)
@@ -272,6 +270,12 @@ impl Catching<'_> {
         let head = audit.add(self.deed(from, above), Utc::of(now))?;
         let state =
             folder.resign_above(&keys, &head.to_extra(), least, now).map_err(CatchUpError::Sign)?;
+        if let Some(Restored { sources, .. }) = &self.restored
+            && !sources.is_empty()
+        {
+            let (named, path) = (Named { sources: sources.clone() }, self.data.to_owned());
+            named.write(self.data).map_err(|source| CatchUpError::Disk { path, source })?;
+        }
         Restored::remove(self.data)?;
         let version = state.timestamp.version().number();
         info!(manifest.version = version, "caught up");
@@ -428,18 +432,6 @@ impl Keeper for Collector {
 
     fn load(&mut self, _: &RoleName) -> Option<Bytes> {
         None
-    }
-}
-
-/// Says of which contents without an origin the bytes are not here: they are an admin's to publish again, while devices
-/// get them from the nodes that have them.
-fn say_what_is_lacking(repository: &Path, state: &State) {
-    for (path, file) in state.contents() {
-        let Ok(content) = Content::of(&path, file) else { continue };
-        let at = repository.join("targets").join(path.place(file.hashes.prefix().as_deref()));
-        if content.about.origins.is_empty() && !at.exists() {
-            warn!(%path, "its bytes are not here: `sutler publish` puts them back");
-        }
     }
 }
 

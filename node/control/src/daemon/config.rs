@@ -13,7 +13,7 @@ pub struct ControlConfig {
     pub http: Option<SocketAddr>,
     /// UDP address at which machines join and renew their certificates. Absent: none does.
     pub join: Option<SocketAddr>,
-    /// Nodes that are asked at each start whether they know newer orders than this control, as after a restoration;
-    /// at most [`SOURCES_MAX`](sutler_swarm::orders::SOURCES_MAX).
+    /// Nodes that are asked at each start whether they know newer orders than this control, as after a restoration, and
+    /// for what it lacks of published contents; at most [`SOURCES_MAX`](sutler_swarm::orders::SOURCES_MAX).
     pub sources: Vec<SocketAddr>,
 }

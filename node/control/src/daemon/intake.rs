@@ -189,7 +189,9 @@ fn refused(error: &UploadError) -> Response {
         | UploadError::Put(
             PutError::Mismatch { .. } | PutError::Other { .. } | PutError::TooLong { .. },
         ) => StatusCode::BAD_REQUEST,
-        UploadError::Put(_) | UploadError::Disk { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        UploadError::Put(_) | UploadError::Store { .. } | UploadError::Disk { .. } => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     };
     let error = causes(error);
     info!(error, "an upload was refused");

@@ -192,6 +192,30 @@ impl Repository {
     }
 }
 
+/// Gives a content its place by `make`, which makes a second name of a file that has its bytes, and returns whether that
+/// could be done. It is durable then.
+pub(crate) fn link(
+    backend: &dyn Backend,
+    (path, file): (&TargetPath, &TargetFile),
+    ending: &str,
+    make: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<bool, WriteError> {
+    let place = target(path, file);
+    let beside = place.with_extension(ending);
+    let Some(disk) = backend.disk_path() else { return Ok(false) };
+    make_folders(backend, &place)?;
+    // Whatever a kill has left there is a name alone.
+    drop(backend.remove(&beside));
+    if make(&disk.join(&beside)).is_err() {
+        return Ok(false);
+    }
+    let put = || {
+        backend.rename(&beside, &place)?;
+        backend.sync_dir(place.parent().unwrap_or(Path::new("")))
+    };
+    put().map(|()| true).map_err(|source| failed(&place, source))
+}
+
 /// Keeps a hash list. Of one chunk it is the content's name.
 pub(crate) fn put_list(
     backend: &dyn Backend,

@@ -127,6 +127,13 @@ impl sutler_swarm::Gateway for NothingHere {
         Err(frame::Refusal::Unknown)
     }
 
+    async fn held(
+        &self,
+        _id: sutler_protocol::ContentId,
+    ) -> Result<sutler_swarm::gateway::Served, frame::Refusal> {
+        Err(frame::Refusal::Unknown)
+    }
+
     async fn resolve(
         &self,
         _sha256: sutler_protocol::Sha256Digest,

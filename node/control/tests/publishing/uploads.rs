@@ -1,13 +1,15 @@
 //! The bytes of contents that come from elsewhere: what is named comes in whole, and nothing else ever lies there.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sutler_cache::backend::faulty::{Fault, Faulty};
-use sutler_cache::backend::read_file;
+use sutler_cache::backend::{Backend as _, Disk, read_file};
+use sutler_cache::{About, Content as Stored, ImportFrom, Store, StoreOptions};
 use sutler_control::change::ChangeError;
-use sutler_control::uploads::{UPLOADS_MAX, UploadError, Uploads};
+use sutler_control::uploads::{Lack, UPLOADS_MAX, UploadError, Uploads};
 use sutler_protocol::{ContentId, HashListBuilder};
 
 use crate::house::{House, about, now, said, sha256};
@@ -185,4 +187,85 @@ fn an_upload_cut_short_at_any_step_leaves_nothing_wrong_and_is_done_again() {
             assert_eq!(read_file(&disk, &target(place), 1 << 24).unwrap(), bytes);
         }
     }
+}
+
+fn stored(store: &Store, bytes: &[u8]) -> Stored {
+    store.import(ImportFrom::Stream(&mut &bytes[..]), &About::default()).unwrap().content
+}
+
+// T31
+#[test]
+fn what_is_lacking_is_the_bytes_of_what_has_no_origin_and_the_lists_of_the_others() {
+    let house = House::new(1);
+    let (bytes, small, vendors) = (many(), b"small", [many(), many()].concat());
+    let contents: [(&str, &[u8]); 2] = [("many.bin", &bytes), ("small.bin", small)];
+    let places = published(&house, &contents, &[]);
+    // That of one chunk is its name, and lacks nothing.
+    let contents: [(&str, &[u8]); 2] = [("vendors.bin", &vendors), ("tiny.bin", b"tiny")];
+    published(&house, &contents, &["http://vendor.example.com/x"]);
+    let uploads = uploads(&house, &house.disk);
+    let lack = |name: &str, bytes: &[u8], place: &str| Lack::Bytes {
+        length: bytes.len() as u64,
+        content: ContentId::of(bytes),
+        sha256: sha256(bytes),
+        name: name.to_owned(),
+        place: place.to_owned(),
+    };
+    let list = Lack::List { length: vendors.len() as u64, content: ContentId::of(&vendors) };
+    let (short, long) =
+        (lack("small.bin", small, &places[1]), lack("many.bin", &bytes, &places[0]));
+    assert_eq!(uploads.lacks().unwrap(), [list.clone(), short.clone(), long.clone()]);
+    upload(&uploads, &places[0], bytes.len() as u64, &bytes).unwrap();
+    assert_eq!(uploads.lacks().unwrap(), [list.clone(), short.clone()]);
+    uploads.put_list(ContentId::of(&vendors), &list_of(&vendors)).unwrap();
+    assert_eq!(uploads.lacks().unwrap(), [short]);
+    // Of bytes that are here a lost list is looked for alone.
+    let lost = Path::new("lists").join(ContentId::of(&bytes).to_string());
+    house.disk.remove(&lost).unwrap();
+    let list = Lack::List { length: bytes.len() as u64, content: ContentId::of(&bytes) };
+    assert_eq!(uploads.lacks().unwrap()[0], list);
+}
+
+// T31, T8
+#[test]
+fn a_content_of_the_store_gets_the_place_where_it_is_lacking_and_no_other() {
+    let (house, folder) = (House::new(1), tempfile::tempdir().unwrap());
+    let bytes = many();
+    let place = &published(&house, &[("many.bin", &bytes)], &[])[0];
+    let options = StoreOptions { bytes_max: None, free_bytes_min: 0 };
+    let store = Store::open(&folder.path().join("store"), options).unwrap();
+    let (right, wrong) = (stored(&store, &bytes), stored(&store, b"other"));
+    std::fs::create_dir(folder.path().join("repository")).unwrap();
+    for name in ["targets", "lists"] {
+        std::fs::create_dir(folder.path().join("repository").join(name)).unwrap();
+    }
+    let disk = Disk::open(&folder.path().join("repository")).unwrap();
+    // What a kill has left there is a second name of the store's file: nothing may be written into it.
+    let beside = folder.path().join("repository").join(target(place)).with_extension("link.new");
+    std::fs::create_dir_all(beside.parent().unwrap()).unwrap();
+    right.link(&beside).unwrap();
+
+    // Where there can be a second name, and where there cannot.
+    let (linking, copying) = (Uploads::on(Arc::new(disk), 0), uploads(&house, &house.disk));
+    linking.know(&house.state());
+    for uploads in [&linking, &copying] {
+        let error = uploads.give(place, &wrong).unwrap_err();
+        assert!(said(&error).contains("are the content"), "{}", said(&error));
+        let error = uploads.give("content/2026-11/x", &right).unwrap_err();
+        assert!(matches!(error, UploadError::Unknown { .. }), "{error}");
+        assert_eq!(uploads.lacks().unwrap().len(), 1);
+        assert!(!uploads.have_arrived());
+        uploads.give(place, &right).unwrap();
+        assert_eq!(uploads.lacks().unwrap(), []);
+        assert!(uploads.have_arrived());
+        let error = uploads.give(place, &right).unwrap_err();
+        assert!(matches!(error, UploadError::Here { .. }), "{error}");
+    }
+    let linked = folder.path().join("repository").join(target(place));
+    assert_eq!(std::fs::read(&linked).unwrap(), bytes);
+    assert_eq!(std::fs::metadata(&linked).unwrap().nlink(), 2, "the store's, and this");
+    assert!(!beside.exists());
+    assert_eq!(read_file(&house.disk, &target(place), 1 << 24).unwrap(), bytes);
+    let list = Path::new("lists").join(ContentId::of(&bytes).to_string());
+    assert_eq!(read_file(&house.disk, &list, 1 << 24).unwrap(), list_of(&bytes));
 }

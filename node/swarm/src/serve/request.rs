@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
 use sutler_cache::{Content, ReadError};
+use sutler_protocol::ContentId;
 use sutler_protocol::close::CloseCode;
 use sutler_protocol::frame::{
-    Answer, Body, ChunksRequest, Holding, Mismatch, Open, Opened, Refusal, Request, Resolve,
+    Answer, Body, ChunksRequest, Class, Holding, Mismatch, Open, Opened, Refusal, Request, Resolve,
     URL_BYTES_MAX,
 };
 use sutler_protocol::geometry::ChunkIndex;
@@ -88,13 +89,14 @@ impl<G: Gateway> Answering<G> {
         let is_control = self.name.role() == Role::Control;
         let answered = match request {
             Request::Document(document) => self.document(&mut send, document).await,
-            // Control asks what it has lost (T31). It fetches nothing from nodes, and what it brings they hear
-            // from it where they ask.
-            _ if is_control => self.refuse(&mut send, Refusal::OutOfBounds).await,
             Request::Open(open) => self.open(&mut send, &open).await,
             Request::Chunks(chunks) => self.chunks(&mut send, &chunks, &mut lease).await,
-            Request::Resolve(resolve) => self.resolve(&mut send, resolve).await,
             Request::Mismatch(mismatch) => self.mismatch(&mut send, &mismatch).await,
+            // Control asks for what it has lost (T31): documents, and bytes that are here and that every device may
+            // have, so that whoever stole its key learns no more than by a device's. It has nothing fetched, and
+            // what it brings nodes hear from it where they ask.
+            _ if is_control => self.refuse(&mut send, Refusal::OutOfBounds).await,
+            Request::Resolve(resolve) => self.resolve(&mut send, resolve).await,
             Request::Watch => self.watch(&mut send).await,
             Request::Deny(denial) => self.deny(&mut send, denial).await,
             Request::Hello { instance } => self.hello(&mut send, instance).await,
@@ -117,6 +119,14 @@ impl<G: Gateway> Answering<G> {
         }
     }
 
+    /// Finds a content, and has it filled unless it is control that asks, which may be where it would come from.
+    async fn find(&self, content: ContentId, class: Class) -> Result<Served, Refusal> {
+        match self.name.role() {
+            Role::Control => self.shared.gateway.held(content).await,
+            Role::Node | Role::Agent => self.shared.gateway.open(content, class).await,
+        }
+    }
+
     /// Takes note of the machine, and says so where two have one identity.
     async fn hello(&self, send: &mut SendStream, instance: Instance) -> Result<(), AnswerError> {
         let holders = self.shared.endpoint.heard(&self.name, instance);
@@ -128,7 +138,7 @@ impl<G: Gateway> Answering<G> {
     }
 
     async fn open(&self, send: &mut SendStream, open: &Open) -> Result<(), AnswerError> {
-        let served = match self.shared.gateway.open(open.content, open.class).await {
+        let served = match self.find(open.content, open.class).await {
             Ok(served) => served,
             Err(refusal) => return self.refuse(send, refusal).await,
         };
@@ -174,7 +184,7 @@ impl<G: Gateway> Answering<G> {
         asked: &ChunksRequest,
         lease: &mut Option<Content>,
     ) -> Result<(), AnswerError> {
-        let mut served = match self.shared.gateway.open(asked.content, asked.class).await {
+        let mut served = match self.find(asked.content, asked.class).await {
             Ok(served) => served,
             Err(refusal) => return self.refuse(send, refusal).await,
         };
@@ -197,7 +207,7 @@ impl<G: Gateway> Answering<G> {
                         continue;
                     }
                     // It may have gone on under another fill, or there is a reason to tell.
-                    match self.shared.gateway.open(asked.content, asked.class).await {
+                    match self.find(asked.content, asked.class).await {
                         Err(refusal) if !is_announced => return self.refuse(send, refusal).await,
                         Ok(again) if again.is_filling => served = again,
                         _ => serve.handle_no_more(),
@@ -261,8 +271,7 @@ impl<G: Gateway> Answering<G> {
     }
 
     async fn mismatch(&self, send: &mut SendStream, asked: &Mismatch) -> Result<(), AnswerError> {
-        let class = sutler_protocol::frame::Class::Background;
-        let served = match self.shared.gateway.open(asked.content, class).await {
+        let served = match self.find(asked.content, Class::Background).await {
             Ok(served) => served,
             Err(refusal) => return self.refuse(send, refusal).await,
         };

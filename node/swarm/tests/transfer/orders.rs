@@ -5,7 +5,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use sutler_protocol::frame::{DENIAL_BYTES_MAX, News, Refusal};
+use sutler_protocol::frame::{Body, Class, DENIAL_BYTES_MAX, News, Refusal};
+use sutler_protocol::{ChunkIndex, ContentId, Sha256Digest};
 use sutler_swarm::identity::{
     Identity, LEAF_LIFETIME, Member, PeerName, Role, Validity, random_label,
 };
@@ -13,7 +14,7 @@ use sutler_swarm::orders::{Latest, NotTaken, Orders, Place};
 use sutler_swarm::peer::{Peer, RequestError};
 use tokio::sync::watch;
 
-use super::machines::{Machine, Organisation, Setup, soon};
+use super::machines::{Machine, Organisation, Setup, add, bytes, read, soon, wanted};
 
 /// Orders in memory. A denial or report that says `bad` is not believed.
 struct Board {
@@ -144,7 +145,7 @@ async fn what_is_handed_over_is_kept_or_refused_with_its_reason() {
 
 // T31, T23
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn control_gets_documents_of_a_node_and_nothing_else() {
+async fn control_gets_documents_and_contents_of_a_node_and_nothing_else() {
     let (organisation, board) = (Organisation::new(), Board::new());
     let (node, agent, _peer) = meet(&organisation, &board).await;
     let folder = organisation.dir.path().join("control");
@@ -155,10 +156,23 @@ async fn control_gets_documents_of_a_node_and_nothing_else() {
     let peer = control.fetcher.endpoint().connect(node.address).await.unwrap();
     let timestamp = peer.document(&place("metadata/timestamp.json"), 100).await.unwrap();
     assert_eq!(timestamp, Some(Bytes::from("the timestamp")));
+    // What is there it gets as any device does, and is told what is not.
+    let bytes = bytes(300_000, 31);
+    let id = add(&node.store, &bytes).id();
+    let got = control.fetcher.fetch(&wanted(id, &[&node]), &watch::Sender::default()).await;
+    assert_eq!(read(&got.unwrap().content), bytes);
+    assert!(peer.mismatch(id, ChunkIndex(0)).await.unwrap(), "the chunk is good");
+    let unknown = peer.open(ContentId::of(b"x"), Body::List, Class::Background).await.unwrap_err();
+    assert!(matches!(unknown, RequestError::Refused(Refusal::Unknown)), "{unknown}");
     let refused =
         |error: RequestError| matches!(error, RequestError::Refused(Refusal::OutOfBounds));
     assert!(refused(peer.watch().await.unwrap_err()));
     assert!(refused(peer.deny(&Bytes::from("a denial")).await.unwrap_err()));
+    assert!(refused(peer.report(&Bytes::from("a report")).await.unwrap_err()));
+    let url = "http://vendor.example.com/x".parse().unwrap();
+    let sha256 = Sha256Digest::from_bytes([7; 32]);
+    let resolved = peer.resolve(sha256, &url, Class::Background, |_| {}).await;
+    assert!(refused(resolved.unwrap_err()));
     assert!(board.latest.borrow().denials.is_empty());
     // A device has nothing to tell it, and does not let it in.
     let asked = async {

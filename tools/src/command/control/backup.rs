@@ -31,6 +31,8 @@ backup has, and refuse what is older. So control signs nothing in it before it h
 those of --from, and those of its config ([control] sources). What they have is verified, taken over and signed above.
 Where no node can be reached any more, --above VERSION says which version was the last: `sutler status` of any device
 has it. Orders that are lost are signed again then, above their lost versions: `sutler key renew ROLE` counts one up.
+What the orders name and FILE has not, contents' bytes and hash lists, comes back from the same nodes in the background while
+control serves, also after a kill; `sutler status` says how much is lacking, and `sutler publish` puts back what no node has.
 Machines that joined after the backup are unknown to control, and join again; tokens used since may be used again, so
 revoke whom they should not have let in.";
 
