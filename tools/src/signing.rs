@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use sutler_control::appointment::Appointment;
 use sutler_control::change::Note;
 use sutler_control::draft::Draft;
 use sutler_control::fleet::{Effect, Fleet, Reach};
@@ -242,6 +243,9 @@ impl SignArgs {
     ) -> Result<Draft, Failure> {
         for line in said {
             eprintln!("{}", printable(line));
+        }
+        for appointment in Appointment::of(&draft, state) {
+            eprintln!("{}", printable(&appointment.to_string()));
         }
         if let Some(state) = state {
             self.agree(office, state, &draft)?;

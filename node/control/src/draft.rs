@@ -289,7 +289,7 @@ impl Draft {
         mandates.of(role).map(|mandate| mandate.keys()).into_iter().collect()
     }
 
-    fn new_root(&self) -> Option<Root> {
+    pub(crate) fn new_root(&self) -> Option<Root> {
         self.root.as_ref().and_then(|root| root.proposed().ok())
     }
 }

@@ -17,6 +17,7 @@
 //! | What did approvers decide? | [`decision`], [`halting`] |
 //! | How do two who collide go on? | [`rebase`] |
 //! | How does a role get new keys? | [`rotation`] |
+//! | Who would sign for what? | [`appointment`] |
 //! | What lies in an organisation's folder? | [`organisation`] |
 //! | Who has joined, by which token, and who renews? | [`members`] |
 //! | Who did what, and can it be proved? | [`audit`] |
@@ -28,6 +29,7 @@
 //! | What runs? | [`daemon`] |
 //! | How much may there be? | [`bounds`] |
 
+pub mod appointment;
 pub mod audit;
 pub mod backup;
 pub mod bounds;

@@ -11,16 +11,14 @@ use crate::state::State;
 pub struct Standing {
     /// The role.
     pub role: String,
-    /// Its version.
-    pub version: Version,
-    /// When it expires.
-    pub expires: Expires,
+    /// Its version and when it expires; `None` if nothing was signed for it yet, or nothing that counts now.
+    pub document: Option<(Version, Expires)>,
     /// How many have to sign.
     pub threshold: u64,
     /// Who may, by name where the targets have one.
     pub signers: Vec<String>,
     /// Whole days until it expires; negative if it has.
-    pub left_days: i64,
+    pub left_days: Option<i64>,
     /// Whether somebody should do something.
     pub warning: Warning,
 }
@@ -38,15 +36,13 @@ pub fn standings(state: &State, now: Timestamp) -> Vec<Standing> {
             _ => continue,
         };
         let who = (entry.keyids.as_slice(), entry.threshold);
-        standings.push(standing(state, role, version, (expires, days), who, now));
+        standings.push(standing(state, role, Some((version, expires)), days, who, now));
     }
-    let mandates = state.mandates();
-    for (role, document) in &state.roles {
-        let Some(mandate) = mandates.of(role) else { continue };
-        let delegation = mandate.delegation();
+    for mandate in state.mandates().all() {
+        let (role, delegation) = (mandate.role(), mandate.delegation());
         let who = (delegation.keyids.as_slice(), delegation.threshold);
-        let expires = (document.expires(), BY_HAND_DAYS);
-        standings.push(standing(state, role.as_str(), document.version(), expires, who, now));
+        let document = state.roles.get(role).map(|known| (known.version(), known.expires()));
+        standings.push(standing(state, role.as_str(), document, BY_HAND_DAYS, who, now));
     }
     standings
 }
@@ -54,15 +50,16 @@ pub fn standings(state: &State, now: Timestamp) -> Vec<Standing> {
 fn standing(
     state: &State,
     role: &str,
-    version: Version,
-    (expires, days): (Expires, &[i64]),
+    document: Option<(Version, Expires)>,
+    days: &[i64],
     (ids, threshold): (&[KeyId], u64),
     now: Timestamp,
 ) -> Standing {
-    let left_days = left_days(expires.instant(), now);
-    let warning = Warning::of(expires.instant(), now, days);
+    let expires = document.map(|(_, expires)| expires.instant());
+    let left_days = expires.map(|expires| left_days(expires, now));
+    let warning = expires.map_or(Warning::None, |expires| Warning::of(expires, now, days));
     let signers = ids.iter().map(|id| name(state, id)).collect();
-    Standing { role: role.to_owned(), version, expires, threshold, signers, left_days, warning }
+    Standing { role: role.to_owned(), document, threshold, signers, left_days, warning }
 }
 
 /// Returns what the holder of a key is called, else the beginning of its id.

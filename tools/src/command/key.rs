@@ -13,6 +13,7 @@ use sutler_control::status::{Standing, standings};
 use sutler_control::{Change, State};
 use sutler_node::failure::{Failure, Kind};
 use sutler_protocol::expiry::Warning;
+use sutler_protocol::manifest::Version;
 
 use crate::command::found::read_all;
 use crate::command::publish::change_failure;
@@ -234,21 +235,23 @@ impl Status {
         let folder = self.org.open()?;
         let state = state(&folder)?;
         let mut shown = table(["role", "version", "expires", "signed by", ""]);
-        for Standing { role, version, expires, threshold, signers, left_days, warning } in
+        for Standing { role, document, threshold, signers, left_days, warning } in
             standings(&state, Timestamp::now())
         {
             let who = format!("{threshold} of {}", signers.join(", "));
+            let (version, expires) = document.unzip();
+            let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
             shown.add_row([
                 role.clone(),
-                version.to_string(),
-                expires.to_string(),
+                or_none(version.map(|version| version.to_string())),
+                or_none(expires.map(|expires| expires.to_string())),
                 who,
                 warning.to_string(),
             ]);
             output.json(&json!({
-                "role": role, "version": version.number(), "expires": expires.to_string(),
-                "threshold": threshold, "signers": signers, "left_days": left_days,
-                "warning": warning.as_str(),
+                "role": role, "version": version.map(Version::number),
+                "expires": expires.map(|expires| expires.to_string()), "threshold": threshold,
+                "signers": signers, "left_days": left_days, "warning": warning.as_str(),
             }))?;
         }
         output.table(&shown)

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
+use sutler_control::appointment::{Appointment, Signers};
 use sutler_control::draft::Draft;
 use sutler_control::organisation::{read_draft, write_draft};
 use sutler_control::rebase::{History, rebase};
@@ -147,6 +148,10 @@ impl One {
             output.line(format_args!("  lacks {lack}"))?;
         }
         let (roles, paths) = draft.parts();
+        let appointments = Appointment::of(&draft, state.as_ref());
+        for appointment in &appointments {
+            output.line(format_args!("  {}", printable(&appointment.to_string())))?;
+        }
         let mut files = serde_json::Map::new();
         for path in paths {
             let bytes =
@@ -160,6 +165,7 @@ impl One {
         let roles: Vec<String> = roles.iter().map(ToString::to_string).collect();
         output.json(&json!({
             "draft": id, "by": by, "what": what, "lacks": lacks, "roles": roles, "files": files,
+            "signers": appointments.iter().map(appointed).collect::<Vec<_>>(),
         }))
     }
 }
@@ -275,6 +281,14 @@ fn find(folder: &Folder, name: &str) -> Result<Draft, Failure> {
     let path = Path::new(name);
     let draft = if path.is_file() { read_draft(path) } else { folder.draft(name) };
     draft.map_err(|error| draft_failure(&error))
+}
+
+fn appointed(appointment: &Appointment) -> Value {
+    let signers = |signers: &Signers| json!({ "threshold": signers.threshold, "names": signers.names, "reaches": signers.reaches });
+    let Appointment { role, now, before } = appointment;
+    json!({
+        "role": role, "now": now.as_ref().map(signers), "before": before.as_ref().map(signers),
+    })
 }
 
 /// Returns who made a draft, and what it does.

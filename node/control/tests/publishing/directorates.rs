@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sutler_control::appointment::Appointment;
 use sutler_control::change::{Change, ChangeError};
 use sutler_control::draft::{Draft, Lack};
 use sutler_control::fleet::Fleet;
@@ -67,6 +68,9 @@ fn heads_change_who_approves_and_nobody_asks_the_root() {
     let (roles, _) = draft.parts();
     let roles: Vec<&str> = roles.iter().map(RoleName::as_str).collect();
     assert_eq!(roles, ["approvals-lab", "staff-lab"]);
+    let appointed: Vec<String> =
+        Appointment::of(&draft, Some(&before)).iter().map(ToString::to_string).collect();
+    assert_eq!(appointed, ["approvals-lab is signed by 1 of finn; before, by 1 of dora, emil"]);
     let draft = sign(draft, &before, &[12, 7]);
     assert!(draft.lacks(Some(&before)).iter().all(Lack::is_nothing));
     let state = house.submit(&draft.submission(), now()).unwrap();
@@ -281,6 +285,13 @@ fn an_organisation_with_directorates_is_set_up_by_names_that_are_nobody_elses() 
     let delegations = targets.delegations.as_ref().unwrap();
     assert!(delegations.to(&role("approvals-lab")).is_none());
     assert_eq!(delegations.to(&role("staff-lab")).unwrap().keyids.len(), 2);
+    let mut first = Draft::new();
+    first.set_role(RoleName::targets(), signed(&targets, &[]));
+    first.set_root(Signed::propose(&root).unwrap());
+    let said: Vec<String> = Appointment::of(&first, None).iter().map(ToString::to_string).collect();
+    let lab = "staff-lab is signed by 1 of hana, hugo, for {\"ring\":\"lab\"}";
+    assert!(said.iter().any(|said| said == lab), "{said:?}");
+    assert!(said.iter().any(|said| said == "root is signed by 2 of anna, ben, cleo"), "{said:?}");
     let admins = &targets.extra["sutler"]["admins"];
     assert!(admins["hana"].is_string() && admins["dora"].is_null());
     // Nobody is set up by the key or name of somebody else, whoever names them.
