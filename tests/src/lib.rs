@@ -6,6 +6,7 @@
 //! | Where is the program under test? | [`program`] |
 //! | What does a user have and type? | [`machine`] |
 //! | What of a command that is killed? | [`running`] |
+//! | What of one at a terminal? | [`terminal`] |
 //! | What if everything is killed, again and again? | [`torture`] |
 //! | What chance decides? | [`random`] |
 //! | What if a node is asked by HTTP? | [`proxy_node`] |
@@ -20,6 +21,7 @@ pub mod proxy_node;
 pub mod random;
 pub mod running;
 pub mod skips;
+pub mod terminal;
 pub mod torture;
 pub mod vendor;
 

@@ -9,6 +9,7 @@
 //! stdout carries results and nothing else; stderr carries everything meant for a person watching.
 
 mod access;
+mod agreement;
 mod cli;
 mod command;
 mod dev;

@@ -7,23 +7,40 @@
 
 use std::fs::File;
 use std::str::FromStr;
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use reqwest::StatusCode;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sutler::http::{Client, HttpError, Metadata, Reply, SetUpError, join};
+use sutler_control::bounds::ORDER_BYTES_MAX;
 use sutler_control::fleet::Fleet;
 use sutler_control::repository::{CatchUpError, FileError, ReadError, RoleError, Source};
+use sutler_control::spread::Spread;
+use sutler_control::whereabouts::whereabouts;
 use sutler_control::{Folder, State, Submission};
 use sutler_node::failure::{Failure, Kind};
+use sutler_protocol::manifest::bounds::TARGETS_BYTES_MAX;
 use sutler_protocol::manifest::drive::{self, DriveError};
-use sutler_protocol::manifest::{Answer, Fault, Fetch, Refusal};
+use sutler_protocol::manifest::{
+    self, Answer, Fault, Fetch, Refusal, RoleName, Signed, TargetFile, TargetPath, Targets, Version,
+};
+use sutler_protocol::name::Label;
 
 use crate::output::printable;
 
 /// Bytes of a count of the fleet: numbers of some 1,000 sites in 100 scopes.
 const FLEET_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Bytes of an answer of a few words or numbers.
+const WORDS_BYTES_MAX: u64 = 4 * 1024;
+
+/// How often control is asked that counts for somebody else, and how long is waited in between.
+const TRIES: usize = 15;
+const TRY_EVERY: Duration = Duration::from_secs(1);
 
 /// Where control's repository is, an http or https URL without a slash at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +88,12 @@ struct Shown<'a> {
     client: &'a Client,
     metadata: Metadata<'a>,
     targets: String,
+}
+
+/// What control says of itself.
+#[derive(Deserialize)]
+struct Runs {
+    folder: Option<String>,
 }
 
 /// What control says of something that it did not take.
@@ -150,9 +173,101 @@ impl Remote {
 
     /// Returns how many devices control has heard of.
     pub(crate) fn fleet(&self) -> Result<Fleet, Failure> {
-        let url = join(&self.url.0, "fleet");
-        let what = format!("ask {url} how many devices there are");
-        let answer = self.client.get(&url, FLEET_BYTES_MAX);
+        self.ask("fleet", "how many devices there are", FLEET_BYTES_MAX)
+    }
+
+    /// Returns how far a stop has got that this version of a scope's approvals brought, and this version of the orders
+    /// at the latest.
+    pub(crate) fn spread(
+        &self,
+        scope: &Label,
+        version: u64,
+        orders: u64,
+    ) -> Result<Spread, Failure> {
+        let place = format!("spread/{scope}/{version}/{orders}");
+        self.ask(&place, "how far it has got", WORDS_BYTES_MAX)
+    }
+
+    /// Returns whether this control runs on the very folder: it has control's keys then, and control says that it is the
+    /// one.
+    pub(crate) fn runs_on(&self, folder: &Folder) -> bool {
+        let has_keys = folder.path().join("online").join("timestamp.key").exists();
+        let here = whereabouts(folder.path()).filter(|_| has_keys);
+        let Some(here) = here else { return false };
+        let there = self.client.get(&join(&self.url.0, "control"), WORDS_BYTES_MAX);
+        // Whoever does not say so is met as another machine.
+        let Ok(Answer::Document(bytes)) = there else { return false };
+        serde_json::from_slice::<Runs>(&bytes).is_ok_and(|runs| runs.folder == Some(here))
+    }
+
+    /// Returns a role's document of an earlier version, if control has it and those who sign for the role now have signed
+    /// it.
+    pub(crate) fn document(
+        &self,
+        state: &State,
+        role: &RoleName,
+        version: Version,
+    ) -> Result<Option<Bytes>, Failure> {
+        let url = join(&join(&self.url.0, "metadata"), &role.place(Some(version)));
+        let what = format!("fetch {role} {version} from {url}");
+        let answer = self.client.get(&url, TARGETS_BYTES_MAX);
+        let answer = answer.map_err(|error| Failure::because(Kind::Unreachable, &what, &error))?;
+        let Answer::Document(bytes) = answer else { return Ok(None) };
+        let keys = if *role == RoleName::targets() {
+            Some(state.root.keys_of(manifest::Kind::Targets))
+        } else {
+            state.keys_of(role)
+        };
+        let refused = |error: &dyn std::error::Error| {
+            Failure::because(Kind::Refused, &what, error)
+                .with_help("it has to be signed by those who sign for the role now")
+        };
+        let signed = Signed::<Targets>::parse(bytes.clone()).map_err(|error| refused(&error))?;
+        let Some(keys) = keys else { return Ok(None) };
+        let believed = signed.verify(&keys).map_err(|error| refused(&error))?;
+        if believed.version() != version {
+            return Err(Failure::new(Kind::Refused, format!("{what}: it is of another version")));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Returns an order file as a document names it, if control has it.
+    pub(crate) fn file(
+        &self,
+        path: &TargetPath,
+        file: &TargetFile,
+    ) -> Result<Option<Bytes>, Failure> {
+        let place = path.place(file.hashes.prefix().as_deref());
+        let url = join(&join(&self.url.0, "targets"), &place);
+        let what = format!("fetch {path} from {url}");
+        let answer = self.client.get(&url, file.length.min(ORDER_BYTES_MAX));
+        let answer = answer.map_err(|error| Failure::because(Kind::Unreachable, &what, &error))?;
+        let Answer::Document(bytes) = answer else { return Ok(None) };
+        if bytes.len() as u64 != file.length || file.hashes.check(&bytes).is_err() {
+            return Err(Failure::new(Kind::Refused, format!("{what}: it is another file")));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Asks control something that it counts. It does so for one at a time, and is asked again for a while.
+    fn ask<T: DeserializeOwned>(
+        &self,
+        place: &str,
+        about: &str,
+        bytes_max: u64,
+    ) -> Result<T, Failure> {
+        let url = join(&self.url.0, place);
+        let what = format!("ask {url} {about}");
+        let mut tries = 1;
+        let answer = loop {
+            match self.client.get(&url, bytes_max) {
+                Err(HttpError::Status(StatusCode::SERVICE_UNAVAILABLE)) if tries < TRIES => {
+                    tries += 1;
+                    thread::sleep(TRY_EVERY);
+                }
+                answer => break answer,
+            }
+        };
         let answer = answer.map_err(|error| Failure::because(Kind::Unreachable, &what, &error))?;
         let Answer::Document(bytes) = answer else {
             return Err(Failure::new(Kind::Refused, format!("{what}: it does not say")));

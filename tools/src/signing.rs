@@ -8,22 +8,24 @@ use std::io::IsTerminal as _;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sutler_control::appointment::Appointment;
 use sutler_control::change::Note;
 use sutler_control::draft::Draft;
-use sutler_control::fleet::{Effect, Fleet, Reach};
+use sutler_control::fleet::Fleet;
 use sutler_control::key::{self, OpenKeyError, Passphrase};
 use sutler_control::organisation::{FolderError, KeepDraftError, PublishError};
 use sutler_control::repository::ReadError;
 use sutler_control::{Folder, State, reports, submission};
 use sutler_node::failure::{Failure, Kind};
 use sutler_orders::text::{Line, Utc};
-use sutler_protocol::manifest::SigningKey;
+use sutler_protocol::manifest::{RoleName, SigningKey, TargetFile, TargetPath, Version};
 use zeroize::Zeroizing;
 
+use crate::agreement::{self, Signs};
 use crate::output::{Output, Stop, printable};
 use crate::remote::{ControlUrl, NotTaken, Remote, Then};
 
@@ -37,7 +39,7 @@ pub(crate) struct OrgArgs {
     #[arg(long, value_name = "DIR", env = "SUTLER_ORG_DIR", default_value = ".")]
     org_dir: PathBuf,
     /// Control's repository over HTTP, where control runs on another machine: the folder is brought up to date from
-    /// it first, and what was signed is handed in there.
+    /// it first, and what was signed is handed in there. On control's own folder nothing is asked for over HTTP.
     #[arg(long, value_name = "URL", env = "SUTLER_CONTROL")]
     control: Option<ControlUrl>,
 }
@@ -81,6 +83,9 @@ impl OrgArgs {
     pub(crate) fn open(&self) -> Result<Office, Failure> {
         let folder = open(&self.org_dir)?;
         let control = self.control.as_ref().map(Remote::new).transpose()?;
+        // A control that runs on this very folder waits for it while it is open here: it is changed here then, and
+        // control notices.
+        let control = control.filter(|control| !control.runs_on(&folder));
         if let Some(control) = &control {
             control.catch_up(&folder, None)?;
         }
@@ -95,7 +100,7 @@ impl Office {
     }
 
     /// Counts the devices that have reported.
-    fn fleet(&self, state: &State) -> Result<Fleet, Failure> {
+    pub(crate) fn fleet(&self, state: &State) -> Result<Fleet, Failure> {
         if let Some(control) = &self.control {
             return control.fleet();
         }
@@ -103,6 +108,39 @@ impl Office {
         let reports = reports::read(&folder, self.folder.organisation());
         let reports = reports.map_err(|error| Failure::from_error(Kind::Store, &error))?;
         Ok(Fleet::of(state, &reports))
+    }
+
+    /// Returns a role's document of an earlier version: the folder's, or else control's.
+    pub(crate) fn document(
+        &self,
+        state: &State,
+        role: &RoleName,
+        version: Version,
+    ) -> Result<Option<Bytes>, Failure> {
+        let here = self.folder.repository().document(role, version);
+        let what = || format!("read {role} {version}");
+        let here = here.map_err(|error| Failure::because(Kind::File, what(), &error))?;
+        match (&self.control, here) {
+            (Some(control), None) => control.document(state, role, version),
+            (_, here) => Ok(here),
+        }
+    }
+
+    /// Returns an order file of an earlier version: the folder's, or else control's.
+    pub(crate) fn file(
+        &self,
+        path: &TargetPath,
+        file: &TargetFile,
+    ) -> Result<Option<Bytes>, Failure> {
+        match (&self.control, self.folder.repository().file(path, file).ok()) {
+            (Some(control), None) => control.file(path, file),
+            (_, here) => Ok(here),
+        }
+    }
+
+    /// Closes the folder, and returns control, if that is another machine.
+    pub(crate) fn close(self) -> Option<Remote> {
+        self.control
     }
 
     /// Returns control, if that is another machine.
@@ -254,52 +292,15 @@ impl SignArgs {
         Ok(draft)
     }
 
-    /// Says how many devices a draft reaches. One that starts something on many is signed only if somebody says as many.
-    fn agree(&self, office: &Office, state: &State, draft: &Draft) -> Result<(), Failure> {
-        let effect = Effect::of(draft, state);
-        if effect.is_nothing() {
-            return Ok(());
-        }
-        let fleet = match office.fleet(state) {
-            // Nothing keeps what only stops from being signed.
-            Err(failure) if !effect.starts() => {
-                eprintln!("how many devices it reaches is unknown: {failure}");
-                return Ok(());
-            }
-            fleet => fleet?,
-        };
-        let Some(reach) = fleet.reach(&effect) else {
-            eprintln!("how many devices it reaches is unknown: none has reported");
-            return Ok(());
-        };
-        let Reach { devices, sites, fleet } = reach;
-        eprintln!("it reaches {devices} of {fleet} devices, at {sites} sites");
-        let is_asked = effect.starts() && !self.keys.is_empty() && reach.is_asked();
-        if !is_asked || self.yes == Some(devices) {
-            return Ok(());
-        }
-        let refused = |why: &str| {
-            let what = format!("sign for {devices} of {fleet} devices: {why}");
-            Err(Failure::new(Kind::Refused, what)
-                .with_help(format!("if it is meant, --yes {devices}")))
-        };
-        if self.yes.is_some() {
-            return refused("--yes says another number");
-        }
-        if !std::io::stdin().is_terminal() {
-            return refused("that is more than 10 % of the fleet, and nobody has said so");
-        }
-        eprint!("That is more than 10 % of the fleet. To sign, type how many devices: ");
-        let mut typed = String::new();
-        let read = std::io::stdin().read_line(&mut typed);
-        read.map_err(|error| {
-            let kind = Kind::of_io(&error, Kind::Interrupted);
-            Failure::because(kind, "ask how many devices", &error)
-        })?;
-        if typed.trim() == devices.to_string() {
-            return Ok(());
-        }
-        refused("another number was typed")
+    /// Shows what a draft does to how many, and asks whether that is meant where it is much.
+    pub(crate) fn agree(
+        &self,
+        office: &Office,
+        state: &State,
+        draft: &Draft,
+    ) -> Result<(), Failure> {
+        let signs = if self.keys.is_empty() { Signs::Nothing } else { Signs::Orders(self.yes) };
+        agreement::agree(office, state, draft, signs)
     }
 
     /// Does everything that publishing a draft takes, and publishes nothing.

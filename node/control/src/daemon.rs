@@ -14,6 +14,7 @@
 //! | What do strangers see? | [`http`] |
 //! | What may they bring? | `intake` |
 //! | What may they count? | `counting` |
+//! | What may they ask about a stop? | `spreading` |
 //! | Where do machines get bytes? | `stock` |
 //! | Where do machines join? | `joining` |
 
@@ -25,6 +26,7 @@ mod fetch_back;
 pub mod http;
 mod intake;
 mod joining;
+mod spreading;
 mod stock;
 
 use std::io;

@@ -176,8 +176,8 @@ impl Decision {
         })
     }
 
-    /// Returns what an approver has to see before signing: contents and bytes, whom it reaches, and from when on.
-    pub fn said(&self, state: &State, contents: &[Content], now: jiff::Timestamp) -> Vec<String> {
+    /// Returns what an approver has to see before signing: each content with its bytes, and whom it is for.
+    pub fn said(&self, state: &State, contents: &[Content]) -> Vec<String> {
         let mut said: Vec<String> = contents
             .iter()
             .map(|content| {
@@ -188,7 +188,6 @@ impl Decision {
                 )
             })
             .collect();
-        let bytes: u64 = contents.iter().map(|content| content.bytes.length).sum();
         let role = RoleName::delegated(&format!("approvals-{}", self.scope));
         let mandate = role.and_then(|role| state.mandates().of(&role));
         let covers = mandate.and_then(|mandate| mandate.reaches().ok()).unwrap_or_default();
@@ -199,14 +198,6 @@ impl Decision {
         if !self.audience.is_everybody() {
             said.push(format!("of these only {}", text(&self.audience)));
         }
-        let from = match (self.verdict, self.not_before) {
-            (Verdict::Install | Verdict::PatchNow, Some(from)) => from.to_string(),
-            (Verdict::Install, None) => {
-                format!("{}, in the next window of each device", Utc::of(now))
-            }
-            _ => format!("{}, at once", Utc::of(now)),
-        };
-        said.push(format!("{bytes} bytes for each device; from {from}"));
         said
     }
 }

@@ -8,15 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sutler_orders::approvals::{Action, Approvals, Item};
 use sutler_orders::audience::Audience;
+use sutler_orders::halts::Halt;
 use sutler_orders::mandate::Mandate;
+use sutler_orders::order::Body;
 use sutler_orders::report::Report;
 use sutler_orders::text::DeviceName;
-use sutler_orders::{Kind, Order, Rings};
+use sutler_orders::{Halts, Kind, Order, Rings, Sites};
 use sutler_protocol::manifest::TargetPath;
 use sutler_protocol::name::Label;
 
 use crate::draft::Draft;
 use crate::files;
+use crate::halting;
 use crate::judgement::facts;
 use crate::state::State;
 
@@ -40,8 +43,8 @@ pub struct Effect {
     stops: Whom,
 }
 
-/// For whom, by scope: each of these audiences.
-type Whom = BTreeMap<Label, Vec<Audience>>;
+/// For whom, by scope: each of these audiences. What is of no scope is for all.
+type Whom = BTreeMap<Option<Label>, Vec<Audience>>;
 
 /// How many devices an order reaches, at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +90,9 @@ impl Fleet {
         let fleet: u64 = self.sites.values().sum();
         let (mut devices, mut sites) = (0, 0);
         for (site, all) in &self.sites {
-            let of_scope = |(scope, audiences): (&Label, &Vec<Audience>)| {
+            let of_scope = |(scope, audiences): (&Option<Label>, &Vec<Audience>)| {
                 // A scope that is not known there may be new.
-                let scope = self.scopes.get(scope.as_str());
+                let scope = scope.as_ref().and_then(|scope| self.scopes.get(scope.as_str()));
                 let count = scope.map_or(*all, |scope| scope.get(site).copied().unwrap_or(0));
                 count.min(named(site, audiences))
             };
@@ -105,32 +108,39 @@ impl Effect {
     /// Finds out what a draft does beside what is published.
     pub fn of(draft: &Draft, state: &State) -> Self {
         let mut effect = Self::default();
+        // Whom a halt is for that cannot be read is found below: everybody.
+        let halts = halting::halts(state).unwrap_or_default();
         let (roles, paths) = draft.parts();
         for (role, path) in
             roles.iter().flat_map(|role| paths.iter().map(move |path| (role, *path)))
         {
             let path = TargetPath::from(path);
+            let after = draft.file(path.as_str()).map_or(&[][..], |bytes| &bytes[..]);
+            let before = state.orders.get(&path).map_or(&[][..], |bytes| &bytes[..]);
             match files::place(role, &path) {
                 Some((Kind::Approvals, Some(scope))) => {
-                    let after = draft.file(path.as_str()).map_or(&[][..], |bytes| &bytes[..]);
-                    let before = state.orders.get(&path).map_or(&[][..], |bytes| &bytes[..]);
-                    let (starts, stops) = decided(before, after);
-                    effect.add(&scope, starts, stops);
+                    let (starts, stops) = decided(before, after, &halts);
+                    effect.add(Some(&scope), starts, stops);
                 }
                 // How and when devices act, and what silence approves: for all of the scope.
                 Some((Kind::Standing | Kind::Policies | Kind::Schedules, Some(scope))) => {
-                    effect.add(&scope, vec![Audience::default()], Vec::new());
+                    effect.add(Some(&scope), vec![Audience::default()], Vec::new());
                 }
+                Some((Kind::Rings, None)) => {
+                    effect.add(None, regrouped(before, after), Vec::new());
+                }
+                Some((Kind::Sites, None)) => effect.add(None, moved(before, after), Vec::new()),
+                Some((Kind::Halts, None)) => effect.add(None, Vec::new(), halted(before, after)),
                 _ => {}
             }
         }
         effect
     }
 
-    fn add(&mut self, scope: &Label, starts: Vec<Audience>, stops: Vec<Audience>) {
+    fn add(&mut self, scope: Option<&Label>, starts: Vec<Audience>, stops: Vec<Audience>) {
         for (whom, audiences) in [(&mut self.starts, starts), (&mut self.stops, stops)] {
             if !audiences.is_empty() {
-                whom.entry(scope.clone()).or_default().extend(audiences);
+                whom.entry(scope.cloned()).or_default().extend(audiences);
             }
         }
     }
@@ -154,8 +164,8 @@ impl Reach {
 }
 
 /// Returns for whom something may start that might not: it is approved, or no longer stopped; and for whom something is
-/// stopped that was not.
-fn decided(before: &[u8], after: &[u8]) -> (Vec<Audience>, Vec<Audience>) {
+/// stopped that was not. A halt that is countersigned stops whom it names.
+fn decided(before: &[u8], after: &[u8], halts: &[Halt]) -> (Vec<Audience>, Vec<Audience>) {
     let read = |bytes| Order::<Approvals>::read(bytes).map(|order| order.body);
     let before = read(before).unwrap_or_default();
     // What cannot be read here is for everybody.
@@ -181,8 +191,50 @@ fn decided(before: &[u8], after: &[u8]) -> (Vec<Audience>, Vec<Audience>) {
     if goes_on {
         started.push(Audience::default());
     }
-    let stopped = after.items.iter().filter(stops).filter(is_new).map(audience).collect();
-    (started, stopped)
+    let held = after.countersigned.iter().filter(|one| !before.countersigned.contains(one));
+    let held = held.map(|one| {
+        let halt = halts.iter().find(|halt| halt.id == one.halt);
+        halt.map_or_else(Audience::default, |halt| halt.audience.clone())
+    });
+    let stopped = after.items.iter().filter(stops).filter(is_new).map(audience).chain(held);
+    (started, stopped.collect())
+}
+
+/// Returns for whom something may start because rings are others: whoever is in another ring has other orders.
+fn regrouped(before: &[u8], after: &[u8]) -> Vec<Audience> {
+    let (before, after) = (body::<Rings>(before), body::<Rings>(after));
+    if after.is_some() && before.unwrap_or_default() == after.unwrap_or_default() {
+        return Vec::new();
+    }
+    vec![Audience::default()]
+}
+
+/// Returns for whom something may start because the hour is another one: the devices of sites that are new, or gone, or in
+/// another zone.
+fn moved(before: &[u8], after: &[u8]) -> Vec<Audience> {
+    // What cannot be read here is for everybody.
+    let Some(after) = body::<Sites>(after) else { return vec![Audience::default()] };
+    let before = body::<Sites>(before).unwrap_or_default();
+    let zones = |sites: Sites| -> BTreeSet<_> {
+        sites.sites.into_iter().map(|site| (site.name, site.zone)).collect()
+    };
+    let (before, after) = (zones(before), zones(after));
+    let moved: BTreeSet<&Label> =
+        before.symmetric_difference(&after).map(|(name, _)| name).collect();
+    let of_site = |site: &Label| Audience { sites: vec![site.clone()], ..Audience::default() };
+    moved.into_iter().map(of_site).collect()
+}
+
+/// Returns for whom control stops something that it did not.
+fn halted(before: &[u8], after: &[u8]) -> Vec<Audience> {
+    let Some(after) = body::<Halts>(after) else { return vec![Audience::default()] };
+    let before = body::<Halts>(before).unwrap_or_default();
+    let new = after.halts.into_iter().filter(|halt| !before.halts.contains(halt));
+    new.map(|halt| halt.audience).collect()
+}
+
+fn body<B: Body>(bytes: &[u8]) -> Option<B> {
+    Order::<B>::read(bytes).ok().map(|order| order.body)
 }
 
 /// Returns how many devices of a site are named, all of them if one of the audiences names none.

@@ -19,13 +19,15 @@
 //! | How does a role get new keys? | [`rotation`] |
 //! | Who would sign for what? | [`appointment`] |
 //! | What lies in an organisation's folder? | [`organisation`] |
+//! | Which folder on which machine is it? | [`whereabouts`] |
 //! | Who has joined, by which token, and who renews? | [`members`] |
 //! | Who did what, and can it be proved? | [`audit`] |
 //! | What do devices say of themselves? | [`reports`] |
 //! | How many does an order reach? | [`fleet`] |
+//! | How much is it, and from when on? | [`outlook`] |
 //! | What is left after a disaster? | [`backup`] |
 //! | What should they answer, as far as control can tell? | [`judgement`] |
-//! | How far has a stop got? | [`spread`] |
+//! | How far has a stop got? | [`spread`], [`stopping`] |
 //! | What runs? | [`daemon`] |
 //! | How much may there be? | [`bounds`] |
 
@@ -46,6 +48,7 @@ pub mod key;
 pub mod members;
 pub mod online;
 pub mod organisation;
+pub mod outlook;
 pub mod preset;
 pub mod rebase;
 pub mod reports;
@@ -54,8 +57,10 @@ pub mod rotation;
 pub mod spread;
 pub mod state;
 pub mod status;
+pub mod stopping;
 pub mod submission;
 pub mod uploads;
+pub mod whereabouts;
 
 pub use change::{Change, Note};
 pub use draft::Draft;

@@ -39,6 +39,12 @@ pub enum RebaseError {
         /// Which version.
         version: u64,
     },
+    /// An order file of what it was made from is not here.
+    #[error("rebase {path}: the file that it was made from is not here")]
+    NoBaseFile {
+        /// Which file.
+        path: TargetPath,
+    },
     /// A document or file of it cannot be read.
     #[error("rebase {what}: it cannot be read")]
     Unreadable {
@@ -103,7 +109,11 @@ pub fn rebase(
         }
         for (path, _) in mine.files().filter(|(path, _)| !is_content(path)) {
             let Some(bytes) = draft.file(path.as_str()) else { continue };
-            let before = base.as_ref().and_then(|base| (history.file)(&path, base.file(&path)?));
+            let before = base.as_ref().and_then(|base| base.file(&path));
+            // Without it, what the other one took away would come back.
+            let missing = || RebaseError::NoBaseFile { path: path.clone() };
+            let before = before.map(|file| (history.file)(&path, file).ok_or_else(missing));
+            let before = before.transpose()?;
             let bytes = file(&path, before, bytes, state.orders.get(&path), now)?;
             document.set_file(&path, TargetFile::of(&bytes));
             rebased.set_file(path.as_str().to_owned(), bytes);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZoneDatabase;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sutler_orders::answer::{State, Step};
 use sutler_orders::audience::Audience;
 use sutler_orders::evaluate::{Direction, Local, Presence, Progress};
@@ -36,8 +36,8 @@ pub struct Stop {
     pub version: u64,
 }
 
-/// How far a stop has got.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// How far a stop has got. Numbers alone: it goes to whoever asks control.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
     /// Sites of which every device has heard of it.
     pub sites_done: u64,

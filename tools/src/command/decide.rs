@@ -40,7 +40,7 @@ pub(crate) struct Approve {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = examples!("deny", "\nOn control's folder it says how far it has got, with --watch until all have it."))]
+#[command(after_help = examples!("deny", "\nIt says how far it has got, as devices report to control, with --watch until all have it."))]
 pub(crate) struct Deny {
     #[command(flatten)]
     decide: Decide,
@@ -49,7 +49,7 @@ pub(crate) struct Deny {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = examples!("pause", "\nOn control's folder it says how far it has got, with --watch until all have it."))]
+#[command(after_help = examples!("pause", "\nIt says how far it has got, as devices report to control, with --watch until all have it."))]
 pub(crate) struct Pause {
     #[command(flatten)]
     decide: Decide,
@@ -62,7 +62,8 @@ Examples:
   sutler resume bash_5.2.deb --scope all --key anna.key
   sutler resume --until 2026-12-01T08:00:00Z --scope all --key anna.key --reason \"a false alarm\"
 With --until it is control's halts that are outranked, for the named contents or for all, until that instant; what
-approvers have paused or denied stays so, and a halt that is countersigned later holds.";
+approvers have paused or denied stays so, and a halt that is countersigned later holds. It can start installations: above
+10 % of the fleet their number is asked for, as by approve, or given as --yes.";
 
 #[derive(Debug, Args)]
 #[command(after_help = RESUME)]
@@ -192,14 +193,13 @@ impl Scoped {
         let mut change = Change::new(&state, folder.organisation(), note, now);
         let contents = meant(&state, contents)?;
         decision.apply(&mut change, &contents).map_err(|error| failure(&error))?;
-        let said = decision.said(&state, &contents, now);
+        let said = decision.said(&state, &contents);
         let draft = change.draft().map_err(|error| change_failure(&error))?;
         let is_published = self.sign.finish(&folder, Some(&state), draft, &said, output)?;
         let Some(args) = watch.filter(|_| is_published) else { return Ok(()) };
         let contents: Vec<_> = contents.iter().map(|content| content.bytes.blake3).collect();
         let stopped = (&contents[..], Some(&self.scope), &decision.audience);
-        let watch = Watch::of(&folder, &state, stopped)?;
-        drop(folder);
+        let watch = Watch::of(folder, &state, stopped)?;
         watch.map_or(Ok(()), |watch| watch.show(args, output))
     }
 

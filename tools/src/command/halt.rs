@@ -25,7 +25,8 @@ Examples:
 It lapses after 72 hours unless an approver countersigns it by --confirm, and an approver's `sutler resume --until`
 outranks it. A countersigned halt holds for the devices that the scope reaches, for as long as control goes on naming
 it; what has to hold whatever control does is paused or denied.
-On control's folder it says how far it has got; a device has heard of it once its report names these orders.";
+It says how much it stops on how many devices, then how far it has got; a device has heard of it once its report
+names these orders.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -105,6 +106,7 @@ impl HaltArgs {
         let mut change = Change::new(state, office.organisation(), note, now);
         halting::add(state, &mut change, halt).map_err(|error| change_failure(&error))?;
         let mut draft = change.draft().map_err(|error| change_failure(&error))?;
+        self.sign.agree(&office, state, &draft)?;
         let keys = office.online_keys().map_err(|error| key_failure(&error))?;
         for key in &keys.halts {
             draft
@@ -117,8 +119,7 @@ impl HaltArgs {
             return Ok(());
         }
         let stopped = (&self.contents[..], None, &audience);
-        let watch = Watch::of(&office, state, stopped)?;
-        drop(office);
+        let watch = Watch::of(office, state, stopped)?;
         watch.map_or(Ok(()), |watch| watch.show(self.watch, output))
     }
 }

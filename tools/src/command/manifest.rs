@@ -66,6 +66,11 @@ impl Show {
             folder.organisation(),
             state.timestamp.expires()
         ))?;
+        output.json(&json!({
+            "organisation": folder.organisation().as_str(),
+            "orders": state.timestamp.version().number(), "issued": issued,
+            "until": state.timestamp.expires().to_string(),
+        }))?;
         roles(&state, output)?;
         let mut shown = table(["content", "bytes", "severity", "name"]);
         for (path, file) in state.contents() {
@@ -134,8 +139,7 @@ impl Diff {
         let lines = |number: u64| -> Result<Vec<String>, Failure> {
             let missing = || Failure::new(Kind::Usage, format!("{role} has no version {number}"));
             let version = Version::new(number).ok_or_else(missing)?;
-            let bytes = folder.repository().document(&role, version);
-            let bytes = bytes.map_err(|error| Failure::because(Kind::File, "read it", &error))?;
+            let bytes = folder.document(&state, &role, version)?;
             let signed = Signed::<Targets>::parse(bytes.ok_or_else(missing)?)
                 .map_err(|error| Failure::from_error(Kind::Store, &error))?;
             let document =
@@ -143,8 +147,8 @@ impl Diff {
             let mut lines = lines_of(&document);
             for (path, file) in document.files() {
                 // The bytes of a content are not here to be looked at.
-                if let Ok(bytes) = folder.repository().file(&path, file)
-                    && !path.as_str().starts_with("content/")
+                if !path.as_str().starts_with("content/")
+                    && let Some(bytes) = folder.file(&path, file)?
                 {
                     lines.extend(order_lines(path.as_str(), &bytes));
                 }

@@ -1,14 +1,16 @@
 //! `sutler order list|show|sign|submit|drop`: orders that wait for signatures.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sutler_control::appointment::{Appointment, Signers};
 use sutler_control::draft::Draft;
 use sutler_control::organisation::{read_draft, write_draft};
-use sutler_control::rebase::{History, rebase};
+use sutler_control::rebase::{History, RebaseError, rebase};
 use sutler_control::repository::ReadError;
 use sutler_control::{Folder, Note, State};
 use sutler_node::failure::{Failure, Kind};
@@ -16,7 +18,7 @@ use sutler_protocol::manifest::{Believed, RoleName, TargetFile, TargetPath};
 
 use crate::command::manifest::{lines_of, order_lines, show_diff};
 use crate::output::{Output, Stop, printable, table};
-use crate::signing::{OrgArgs, SignArgs, draft_failure, publish, settle, state};
+use crate::signing::{Office, OrgArgs, SignArgs, draft_failure, publish, settle, state};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OrderCommand {
@@ -177,10 +179,22 @@ impl Sign {
         let draft = find(&folder, &self.draft)?;
         let (by, what) = note(&draft);
         let said = [format!("draft {} by {by}: {what}", draft.id())];
+        self.conclude(&folder, state.as_ref(), draft, &said, output)
+    }
+
+    /// Signs a draft, and publishes it, or keeps it, or writes it where it is to be carried on from.
+    fn conclude(
+        &self,
+        folder: &Office,
+        state: Option<&State>,
+        draft: Draft,
+        said: &[String],
+        output: Output,
+    ) -> Result<(), Stop> {
         let Some(out) = &self.out else {
-            return self.how.finish(&folder, state.as_ref(), draft, &said, output).map(drop);
+            return self.how.finish(folder, state, draft, said, output).map(drop);
         };
-        let draft = self.how.signed(&folder, state.as_ref(), draft, &said)?;
+        let draft = self.how.signed(folder, state, draft, said)?;
         write_draft(out, &draft).map_err(|error| draft_failure(&error))?;
         output.line(format_args!("draft {} in {}", draft.id(), out.display()))?;
         output.json(&json!({ "draft": draft.id(), "file": out.display().to_string() }))
@@ -193,20 +207,21 @@ impl Sign {
         let folder = self.how.open()?;
         let state = state(&folder)?;
         let old = find(&folder, &self.draft)?;
-        let document =
-            |role: &RoleName, version| folder.repository().document(role, version).ok()?;
-        let file = |path: &TargetPath, file: &TargetFile| folder.repository().file(path, file).ok();
+        // What control does not give is said rather than that it is not here.
+        let failed = RefCell::new(None);
+        let given = |answer: Result<Option<Bytes>, Failure>| {
+            answer.unwrap_or_else(|failure| failed.replace(Some(failure)).and(None))
+        };
+        let document = |role: &RoleName, version| given(folder.document(&state, role, version));
+        let file = |path: &TargetPath, file: &TargetFile| given(folder.file(path, file));
         let history = History { document: &document, file: &file };
-        let draft = rebase(&old, &state, &history, Timestamp::now()).map_err(|error| {
-            Failure::from_error(Kind::Refused, &error)
-                .with_help("`sutler order show` says what it wanted; give the command once more")
+        let draft = rebase(&old, &state, &history, Timestamp::now());
+        let draft = draft.map_err(|error| {
+            failed.take().unwrap_or_else(|| not_rebased(&error, folder.control().is_some()))
         })?;
-        if let Some(out) = &self.out {
-            write_draft(out, &draft).map_err(|error| draft_failure(&error))?;
-        }
         let (by, what) = note(&draft);
         let said = [format!("draft {}, once {}, by {by}: {what}", draft.id(), old.id())];
-        self.how.finish(&folder, Some(&state), draft, &said, output)?;
+        self.conclude(&folder, Some(&state), draft, &said, output)?;
         folder.remove_draft(&old.id()).map_err(|error| draft_failure(&error))?;
         Ok(())
     }
@@ -284,11 +299,28 @@ fn find(folder: &Folder, name: &str) -> Result<Draft, Failure> {
 }
 
 fn appointed(appointment: &Appointment) -> Value {
-    let signers = |signers: &Signers| json!({ "threshold": signers.threshold, "names": signers.names, "reaches": signers.reaches });
+    let signers = |signers: &Signers| {
+        let Signers { threshold, names, reaches } = signers;
+        json!({ "threshold": threshold, "names": names, "reaches": reaches })
+    };
     let Appointment { role, now, before } = appointment;
     json!({
         "role": role, "now": now.as_ref().map(signers), "before": before.as_ref().map(signers),
     })
+}
+
+/// Says why a draft cannot be put on top, and what helps.
+fn not_rebased(error: &RebaseError, asked_control: bool) -> Failure {
+    let failure = Failure::from_error(Kind::Refused, error);
+    match error {
+        RebaseError::NoBase { .. } | RebaseError::NoBaseFile { .. } if !asked_control => failure
+            .with_help(
+                "control has every version: name it by --control URL, or rebase on its machine",
+            ),
+        _ => {
+            failure.with_help("`sutler order show` says what it wanted; give the command once more")
+        }
+    }
 }
 
 /// Returns who made a draft, and what it does.

@@ -2,7 +2,7 @@
 //! an address is given.
 //!
 //! Reading needs no name: what lies there is signed, and says nothing that devices of the organisation are
-//! not to know; beside it, how many devices there are. Handing in needs none either: the signatures on the orders are an admin's authority, never
+//! not to know; beside it, how many devices there are, and how many have heard of a stop. Handing in needs none either: the signatures on the orders are an admin's authority, never
 //! the connection that carried them. Nothing else changes anything here.
 
 use std::io;
@@ -24,11 +24,12 @@ use tower_http::services::ServeDir;
 use tower_http::timeout::TimeoutLayer;
 
 use super::desk::{Desk, DeskError};
-use super::{counting, intake};
+use super::{counting, intake, spreading};
 use crate::bounds::SUBMISSION_BYTES_MAX;
 use crate::organisation::PublishError;
 use crate::submission::Refused;
 use crate::uploads::Uploads;
+use crate::whereabouts::whereabouts;
 
 /// How long a request may take to be answered; the bytes of a large content come behind its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,15 +60,18 @@ impl HttpServer {
             let files = folder.join("repository").join(name);
             ServeDir::new(files).append_index_html_on_directories(false)
         };
+        let runs = json!({ "folder": whereabouts(folder) }).to_string();
         let routes = Router::new()
             .nest_service("/metadata", files("metadata"))
             .nest_service("/targets", files("targets"))
             .nest_service("/lists", files("lists"))
             .layer(middleware::from_fn(only_what_is_published))
             .route("/healthz", get(|| async { "ok\n" }))
+            .route("/control", get(move || async move { runs }))
             .route("/orders", post(submit))
             .with_state(desk)
             .merge(counting::routes(folder.to_owned()))
+            .merge(spreading::routes(folder.to_owned()))
             .layer(DefaultBodyLimit::max(SUBMISSION_BYTES_MAX as usize))
             .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER_TIMEOUT));
         // Around what may take 30 s: the bytes of a content come for as long as they are many.

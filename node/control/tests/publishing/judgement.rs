@@ -8,12 +8,14 @@ use sutler_control::State;
 use sutler_control::change::ChangeError;
 use sutler_control::judgement::Published;
 use sutler_control::spread::{Spread, Stop, spread};
+use sutler_control::stopping::stop_of;
 use sutler_orders::answer::{GateName, State as Progressed};
 use sutler_orders::approvals::{Approvals, Item};
 use sutler_orders::report::Report;
 use sutler_orders::{Answer, Body, Policies, Reason, Rings, Schedules, Sites};
 use sutler_protocol::ContentId;
 use sutler_protocol::manifest::json::canonical;
+use sutler_protocol::manifest::{RoleName, Version};
 use sutler_protocol::name::Label;
 
 use crate::house::{House, deny, install, key, later, now};
@@ -234,4 +236,40 @@ fn a_halt_of_everything_is_about_what_devices_have_open() {
     assert_eq!((all.devices, all.could_install, all.sites_done), (2, 1, 0));
     let elsewhere = look(&stop(json!({ "sites": ["rome"] })));
     assert_eq!((elsewhere.devices, elsewhere.is_done()), (0, true));
+}
+
+#[test]
+fn a_stop_is_found_again_by_the_version_that_brought_it_and_nothing_else_is() {
+    let house = world();
+    let lab: Label = "lab".parse().unwrap();
+    let role = RoleName::delegated("approvals-lab").unwrap();
+    let approved = house.state().roles[&role].version();
+    let before = published(&house, &[]);
+    decide(&house, deny(A));
+    let (denied, orders) = (approved.next().unwrap(), version(&house.state()));
+    let find = |scope: &Label, at: Version| {
+        stop_of(&house.repository, &house.state(), scope, at, orders).unwrap()
+    };
+    let reports = [
+        report("cologne/anna", orders, Progressed::Staged, Some(Reason::Denied)),
+        report("rome/ben", orders - 1, Progressed::Staged, Some(Reason::OutsideWindow)),
+    ];
+    let look =
+        |stop: &Stop, before: &Published| spread(&reports, stop, before, jiff::tz::db(), now());
+    // What is published later changes nothing of it.
+    for _ in 0..2 {
+        let (stop, state) = find(&lab, denied).unwrap();
+        assert_eq!(stop.contents, [ContentId::of(A)].into());
+        assert_eq!((&stop.scope, stop.version), (&Some(lab.clone()), orders));
+        assert!(stop.audience.is_everybody());
+        let again = Published::of(&state, &house.organisation, &[]);
+        assert_eq!(look(&stop, &again), look(&stop, &before));
+        assert_eq!(look(&stop, &again).could_install, 1);
+        decide(&house, install(B));
+    }
+    // What only approves, what is not published, and another scope.
+    for (scope, at) in [("lab", approved.number()), ("lab", 99), ("other", 1)] {
+        let (scope, at) = (scope.parse().unwrap(), Version::new(at).unwrap());
+        assert!(find(&scope, at).is_none(), "{scope} {at}");
+    }
 }

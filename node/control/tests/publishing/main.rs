@@ -8,5 +8,6 @@ mod fleet;
 mod halting;
 mod house;
 mod judgement;
+mod outlook;
 mod rotation;
 mod uploads;

@@ -1,6 +1,10 @@
 //! Admins on machines of their own, with nothing but their keys and a folder that follows control over HTTP: what they
 //! sign is published there, whoever is first, and whatever ends it half way.
 
+mod asked;
+mod own_folder;
+mod stops;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -204,6 +208,42 @@ fn of_two_who_collide_the_second_puts_the_orders_on_top() {
 }
 
 impl World {
+    /// Starts the only device there is, d1 of the site lab, and waits until it counts.
+    fn device(&self) -> Running {
+        self.done("", "org issue org --site lab --role agent --id d1 --out device/identity");
+        let printed = self.control.as_ref().unwrap().printed();
+        let address = printed.lines().find_map(|line| line.strip_prefix("listening ")).unwrap();
+        let root = self.path("org/repository/metadata/1.root.json");
+        let config = format!("[orders]\nsources = ['{address}']\nroot = '{}'\n", root.display());
+        fs::write(self.path("agent.toml"), config).unwrap();
+        let agent = "agent --data device --config agent.toml --listen 127.0.0.1:0";
+        let agent = Running::start(&mut self.command("", agent), &self.path("agent"));
+        soon("the device has reported", || self.path("org/reports/lab/d1.json").is_file());
+        // An older count may be good for some seconds yet.
+        soon("it is counted", || self.asked("fleet").contains("\"sites\":{\"lab\":1}"));
+        agent
+    }
+
+    /// The code that control answers with to whoever asks it for a place, once it is free to.
+    fn code(&self, place: &str) -> String {
+        let (url, mut code) = (format!("{}/{place}", self.url), String::new());
+        soon("control is free", || {
+            let mut curl = Command::new("curl");
+            curl.args(["--silent", "--path-as-is", "--write-out", "%{http_code}", "--output"]);
+            let output = curl.arg("/dev/null").arg(&url).output().unwrap();
+            code = String::from_utf8(output.stdout).unwrap();
+            code != "503"
+        });
+        code
+    }
+
+    /// What control answers to whoever asks it for a place.
+    fn asked(&self, place: &str) -> String {
+        let mut curl = Command::new("curl");
+        let output = curl.arg("--silent").arg(format!("{}/{place}", self.url)).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Writes a file of some chunks, and returns its id.
     fn write(&self, name: &str, numbers: u32) -> String {
         let thousand: Vec<u8> = (0..1000_u32).flat_map(u32::to_le_bytes).collect();
@@ -365,27 +405,12 @@ fn an_order_for_many_devices_wants_their_number() {
     assert!(output.status.success() && text(&output).contains("none has reported"));
     world.done("anna", "deny numbers.bin --scope one --key dora.key");
 
-    world.done("", "org issue org --site lab --role agent --id d1 --out device/identity");
-    let printed = world.control.as_ref().unwrap().printed();
-    let address = printed.lines().find_map(|line| line.strip_prefix("listening ")).unwrap();
-    let root = world.path("org/repository/metadata/1.root.json");
-    let config = format!("[orders]\nsources = ['{address}']\nroot = '{}'\n", root.display());
-    fs::write(world.path("agent.toml"), config).unwrap();
-    let agent = "agent --data device --config agent.toml --listen 127.0.0.1:0";
-    let _agent = Running::start(&mut world.command("", agent), &world.path("agent"));
-    soon("the device has reported", || world.path("org/reports/lab/d1.json").is_file());
-    // An older count may be good for some seconds yet.
-    let counted = || {
-        let mut curl = Command::new("curl");
-        let output = curl.arg("--silent").arg(format!("{}/fleet", world.url)).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    soon("it is counted", || counted().contains("\"sites\":{\"lab\":1}"));
-    assert!(!counted().contains("d1"), "{}", counted());
+    let _agent = world.device();
+    assert!(!world.asked("fleet").contains("d1"), "{}", world.asked("fleet"));
 
-    for admin in ["anna", "org"] {
+    for (admin, is_told) in [("anna", true), ("org", true), ("org", false)] {
         let mut command = world.command(admin, approve);
-        if admin == "org" {
+        if !is_told {
             // Where control runs, its own folder knows.
             command.env_remove("SUTLER_CONTROL");
         }
