@@ -360,7 +360,21 @@ fn a_devices_answer_is_in_controls_report() {
     assert_eq!((&said["state"], &said["reason"]), (&"staged".into(), &"held".into()), "{said}");
     let last = said["gates"].as_array().unwrap().last().unwrap();
     assert_eq!((&last["gate"], &last["verdict"]), (&"mode".into(), &"blocked".into()), "{last}");
+    // Wherever the device stands, before or behind the content and the options.
+    for order in [
+        format!("{device} --data org numbers.bin"),
+        format!("--data org {device} numbers.bin"),
+        format!("numbers.bin {device} --data org"),
+        format!("numbers.bin --data org {device}"),
+        format!("--data org numbers.bin {device}"),
+    ] {
+        let again = site.done(&format!("explain {order} --json"));
+        let again: Value = serde_json::from_str(&again).unwrap();
+        assert_eq!(again[0]["device"], said["device"], "{order}");
+        assert_eq!(again[0]["content"], said["content"], "{order}");
+    }
     assert_eq!(site.run("explain lab/nobody numbers.bin --data org").status.code(), Some(2));
+    assert_eq!(site.run("explain other numbers.bin --data org").status.code(), Some(2));
     assert_eq!(site.run(&format!("explain {device} other --data org")).status.code(), Some(3));
 
     // Who stops something sees it arrive.

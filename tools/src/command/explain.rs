@@ -28,22 +28,31 @@ Examples:
   sutler explain bash_5.2-3_amd64.deb --data ./anna
   sutler explain 4f1a09c2 --data ./anna --json | jq '.[0].gates[] | select(.verdict == \"blocked\")'
   sutler explain lab/anna CVE-2026-12345 --data ./control
+  sutler explain CVE-2026-12345 --data ./control lab/anna
 
 On a device it shows the gates that its agent asked. With a DEVICE, on control's data, it shows what the device
 reported, and the gates as control finds them: from the orders that are published now, and from what the device
 said of itself. The device alone decides, and knows more: its clock, windows that it missed, its versions.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, allow_missing_positional = true)]
+#[command(
+    after_help = EXAMPLES,
+    override_usage = "sutler explain [OPTIONS] --data <DIR> [DEVICE] <CONTENT|NAME|CVE>"
+)]
 pub(crate) struct Explain {
-    /// At control: the device, SITE/ID.
-    #[arg(value_name = "DEVICE")]
-    device: Option<DeviceName>,
-    /// A content's id, or at least 8 digits of its beginning; its file name; or a CVE id.
-    #[arg(value_name = "CONTENT|NAME|CVE", required = true)]
-    what: String,
+    /// A content's id, or at least 8 digits of its beginning; its file name; or a CVE id. At control the device as well,
+    /// SITE/ID, before or behind it.
+    #[arg(value_name = "DEVICE|CONTENT|NAME|CVE", required = true, num_args = 1..=2)]
+    named: Vec<String>,
     #[command(flatten)]
     data: DataArgs,
+}
+
+/// What is to be explained, and at control of which device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Question {
+    device: Option<DeviceName>,
+    what: String,
 }
 
 /// What control has to say of a content on a device.
@@ -71,13 +80,14 @@ struct Told {
 
 impl Explain {
     pub(crate) fn run(&self, output: Output) -> Result<(), Stop> {
-        if let Some(device) = &self.device {
-            return self.at_control(device, output);
+        let Question { device, what } = Question::of(&self.named)?;
+        if let Some(device) = &device {
+            return self.at_control(device, &what, output);
         }
         let view = shown(&self.data)?;
-        let answers = view.about(&self.what);
+        let answers = view.about(&what);
         if answers.is_empty() {
-            let what = format!("the orders that this device knows name no {}", self.what);
+            let what = format!("the orders that this device knows name no {what}");
             return Err(Failure::new(Kind::UnknownContent, what)
                 .with_help("`sutler status` says how old they are")
                 .into());
@@ -90,7 +100,7 @@ impl Explain {
         output.json(&answers)
     }
 
-    fn at_control(&self, device: &DeviceName, output: Output) -> Result<(), Stop> {
+    fn at_control(&self, device: &DeviceName, what: &str, output: Output) -> Result<(), Stop> {
         let data = self.data.folder();
         let folder = signing::open(data.root())?;
         let (organisation, state) = (folder.organisation().clone(), signing::state(&folder)?);
@@ -105,10 +115,9 @@ impl Explain {
                 .with_help("`sutler report device` lists those that have")
         })?;
         let contents = state.contents().filter_map(|(path, file)| Content::of(&path, file).ok());
-        let meant: Vec<Content> =
-            contents.filter(|content| is_meant(content, &self.what)).collect();
+        let meant: Vec<Content> = contents.filter(|content| is_meant(content, what)).collect();
         if meant.is_empty() {
-            let what = format!("nothing of the name {} is published", self.what);
+            let what = format!("nothing of the name {what} is published");
             return Err(Failure::new(Kind::UnknownContent, what)
                 .with_help("`sutler manifest show` lists what is")
                 .into());
@@ -125,6 +134,26 @@ impl Explain {
             .collect();
         explained.iter().try_for_each(|one| one.show(output))?;
         output.json(&explained)
+    }
+}
+
+impl Question {
+    /// Tells the device from the content: it has a slash in its name. If both could be it, the first is.
+    fn of(named: &[String]) -> Result<Self, Failure> {
+        let device = |name: &String| name.parse::<DeviceName>();
+        match named {
+            [what] => Ok(Self { device: None, what: what.clone() }),
+            [first, second] => match (device(first), device(second)) {
+                (Ok(device), _) => Ok(Self { device: Some(device), what: second.clone() }),
+                (_, Ok(device)) => Ok(Self { device: Some(device), what: first.clone() }),
+                (Err(error), Err(_)) => {
+                    let what = format!("neither {first} nor {second} is a device");
+                    Err(Failure::because(Kind::Usage, what, &error)
+                        .with_help("a device is written SITE/ID; without one, name one content"))
+                }
+            },
+            _ => Err(Failure::new(Kind::Usage, "name a content, and at control a device")),
+        }
     }
 }
 
@@ -226,4 +255,26 @@ fn rest(found: &AnswerView, output: Output) -> Result<(), Stop> {
         );
     }
     output.table(&gates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_is_known_by_its_slash_wherever_it_stands() {
+        let of = |named: &[&str]| {
+            let named: Vec<String> = named.iter().map(ToString::to_string).collect();
+            let asked = Question::of(&named).ok()?;
+            Some((asked.device.map(|device| device.to_string()), asked.what))
+        };
+        let at = |device: &str, what: &str| Some((Some(device.to_owned()), what.to_owned()));
+        assert_eq!(of(&["CVE-2026-1"]), Some((None, "CVE-2026-1".to_owned())));
+        assert_eq!(of(&["lab/anna", "CVE-2026-1"]), at("lab/anna", "CVE-2026-1"));
+        assert_eq!(of(&["CVE-2026-1", "lab/anna"]), at("lab/anna", "CVE-2026-1"));
+        assert_eq!(of(&["lab/anna", "lab/ben"]), at("lab/anna", "lab/ben"));
+        // A name with a slash is still a name where it is alone.
+        assert_eq!(of(&["lab/anna"]), Some((None, "lab/anna".to_owned())));
+        assert_eq!(of(&["bash.deb", "CVE-2026-1"]), None);
+    }
 }
