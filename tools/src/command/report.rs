@@ -41,8 +41,8 @@ pub(crate) struct ReportArgs {
     by: By,
     #[command(flatten)]
     data: DataArgs,
-    /// Print comma-separated values.
-    #[arg(long)]
+    /// Print comma-separated values instead of a table or JSON.
+    #[arg(long, conflicts_with = "json")]
     csv: bool,
     /// After how many days without a report nothing is known of a device [default: 3].
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=365))]

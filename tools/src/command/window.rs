@@ -164,6 +164,7 @@ fn show(next: &Next<'_>, shown: &mut comfy_table::Table, output: Output) -> Resu
     if openings.is_empty() {
         let never = "never opens again".to_owned();
         shown.add_row(key.iter().cloned().chain([never]));
+        output.json(&never_again(next))?;
     }
     for opening in openings {
         let Opening { begin, end, zone, warnings, .. } = opening;
@@ -174,6 +175,14 @@ fn show(next: &Next<'_>, shown: &mut comfy_table::Table, output: Output) -> Resu
         output.json(&as_json(next, opening))?;
     }
     Ok(())
+}
+
+/// What scripts learn of a window that does not open any more.
+fn never_again(Next { schedule, window, place, .. }: &Next<'_>) -> Value {
+    json!({
+        "schedule": schedule.name.as_str(), "window": window, "site": place.name,
+        "site_zone": place.zone_name, "begin": null, "end": null, "warnings": [],
+    })
 }
 
 fn as_json(Next { schedule, window, place, .. }: &Next<'_>, opening: &Opening) -> Value {
