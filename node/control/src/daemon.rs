@@ -34,10 +34,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sutler_swarm::Fetcher;
+use sutler_protocol::name::Organisation;
 use sutler_swarm::enrol::{Enrolment, TokenKeys};
 use sutler_swarm::identity::PeerVerifier;
 use sutler_swarm::orders::{Believer, Board, FollowError, Mirror, Place, Reports};
+use sutler_swarm::{Endpoint, Fetcher};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -63,12 +64,36 @@ pub struct Daemon {
     joining: Option<(SocketAddr, Enrolment<Members>)>,
 }
 
+/// Control's identity is of another organisation than its folder: what one is told would be the other's.
+#[derive(Debug, thiserror::Error)]
+#[error("serve the organisation {folder} by an identity of {identity}")]
+pub struct ForeignIdentity {
+    /// Whose the folder is.
+    pub folder: Organisation,
+    /// Whose the identity is.
+    pub identity: Organisation,
+}
+
+impl ForeignIdentity {
+    /// Checks that an endpoint is of the organisation of a folder.
+    fn refuse(folder: &Folder, endpoint: &Endpoint) -> Result<(), Self> {
+        let (folder, identity) = (folder.organisation(), endpoint.name().organisation());
+        if folder == identity {
+            return Ok(());
+        }
+        Err(Self { folder: folder.clone(), identity: identity.clone() })
+    }
+}
+
 /// Why the daemon was not started. Nothing is served then.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The organisation's folder cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The identity is another organisation's.
+    #[error(transparent)]
+    Foreign(#[from] ForeignIdentity),
     /// Control's own keys cannot be read.
     #[error("read control's own keys")]
     Keys(#[source] OpenKeyError),
@@ -121,6 +146,7 @@ impl Daemon {
     ) -> Result<Self, DaemonError> {
         let folder = Folder::open(data)?;
         let (endpoint, store) = (fetcher.endpoint().clone(), fetcher.store().clone());
+        ForeignIdentity::refuse(&folder, &endpoint)?;
         let (organisation, clock) = (folder.organisation().clone(), endpoint.clock().clone());
         let reports = Keeper::open(&data.join("reports"), organisation, verifier, clock)?;
         let keys = folder.online_keys().map_err(DaemonError::Keys)?;

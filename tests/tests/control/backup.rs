@@ -19,7 +19,7 @@ const UNREACHABLE: i32 = 5;
 const CORRUPT: i32 = 6;
 
 impl Site {
-    fn fails(&self, arguments: &str, code: i32) -> String {
+    pub(super) fn fails(&self, arguments: &str, code: i32) -> String {
         let output = self.run(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{arguments}: {said}");
@@ -35,7 +35,7 @@ impl Site {
     }
 
     /// Brings a TUF client's folder up to date over HTTP.
-    fn refresh(&self, url: &str) -> bool {
+    pub(super) fn refresh(&self, url: &str) -> bool {
         let mut command = Command::new(program::sutler_tuf());
         command.args(["--metadata-dir", "client", "--metadata-url"]).arg(format!("{url}/metadata"));
         let output = command.arg("refresh").current_dir(self.folder.path()).output().unwrap();

@@ -4,6 +4,7 @@
 mod backup;
 mod directorate;
 mod expiry;
+mod organisations;
 mod trust;
 
 use std::fs;
@@ -28,8 +29,12 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
+        Self::of("acme")
+    }
+
+    fn of(organisation: &str) -> Self {
         let site = Self::in_folder();
-        site.done("org init org --org acme --preset solo");
+        site.done(&format!("org init org --org {organisation} --preset solo"));
         site.with_members();
         site
     }

@@ -168,6 +168,11 @@ pub(crate) fn verifier(data: &DataFolder) -> Result<PeerVerifier, Failure> {
     PeerVerifier::new(identity.roots(), devices).map_err(|error| refused(&error))
 }
 
+fn foreign(error: &dyn std::error::Error) -> Failure {
+    Failure::from_error(Kind::Refused, error)
+        .with_help("each organisation has a control and a folder of its own: DATA/identity is to be of its own authority")
+}
+
 fn catch_up_failure(error: &CatchUpError) -> Failure {
     match error {
         CatchUpError::Untold { .. } => Failure::from_error(Kind::Unreachable, error).with_help(
@@ -175,6 +180,7 @@ fn catch_up_failure(error: &CatchUpError) -> Failure {
         ),
         CatchUpError::Above { .. } => Failure::from_error(Kind::Usage, error),
         CatchUpError::Folder(_) => Failure::from_error(Kind::File, error),
+        CatchUpError::Foreign(_) => foreign(error),
         CatchUpError::Keys(_) => Failure::from_error(Kind::Refused, error),
         CatchUpError::Task(_) => Failure::from_error(Kind::Internal, error),
         _ => Failure::from_error(Kind::Store, error),
@@ -190,6 +196,7 @@ pub(crate) fn failure(data: &DataFolder, error: &DaemonError) -> Failure {
         }
         DaemonError::Folder(_) => Failure::from_error(Kind::File, error)
             .with_help("`sutler org init DATA --org NAME --preset solo|team|enterprise` makes one"),
+        DaemonError::Foreign(_) => foreign(error),
         DaemonError::Keys(_) => Failure::from_error(Kind::Refused, error),
         DaemonError::Joining(JoiningError::Authority(_)) => {
             Failure::from_error(Kind::Refused, error)

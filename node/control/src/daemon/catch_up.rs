@@ -29,6 +29,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::ForeignIdentity;
 use super::config::ControlConfig;
 use super::fetch_back::Named;
 use crate::audit::{Audit, AuditError, Deed};
@@ -59,6 +60,9 @@ pub enum CatchUpError {
     /// The organisation's folder cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The identity is another organisation's.
+    #[error(transparent)]
+    Foreign(#[from] ForeignIdentity),
     /// It cannot be told whether it was restored.
     #[error(transparent)]
     Restored(#[from] RestoredError),
@@ -172,10 +176,10 @@ pub async fn catch_up(
         connecting.spawn(async move { (source, endpoint.connect(source).await) });
     }
     let connected = connecting.join_all().await;
-    let (data, runtime) = (data.to_owned(), Handle::current());
+    let (data, runtime, endpoint) = (data.to_owned(), Handle::current(), endpoint.clone());
     let work = move || {
         let asked = connected.into_iter().map(|(source, peer)| (source, peer, runtime.clone()));
-        Catching { data: &data, restored, above }.run(asked.collect())
+        Catching { data: &data, restored, above }.run(&endpoint, asked.collect())
     };
     tokio::task::spawn_blocking(work).await.map_err(CatchUpError::Task)?
 }
@@ -190,8 +194,13 @@ struct Catching<'a> {
 }
 
 impl Catching<'_> {
-    fn run(&self, asked: Vec<Asked>) -> Result<Option<CaughtUp>, CatchUpError> {
+    fn run(
+        &self,
+        endpoint: &Endpoint,
+        asked: Vec<Asked>,
+    ) -> Result<Option<CaughtUp>, CatchUpError> {
         let folder = Folder::open_restored(self.data)?;
+        ForeignIdentity::refuse(&folder, endpoint)?;
         let here = self.believed_here()?;
         let mut seen = version_of(&here);
         let (mut newest, mut tried, mut answered) =
