@@ -33,7 +33,7 @@ mod read;
 
 pub(crate) use checkpoint::Standing;
 pub use checkpoint::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CheckpointError};
-pub use commit::CommitError;
+pub use commit::{CommitError, Single};
 pub(crate) use place::is_linked;
 pub use read::ReadError;
 
@@ -68,6 +68,8 @@ pub(crate) struct State {
     pub(crate) trusted: ChunkRanges,
     pub(crate) unsynced: ChunkRanges,
     pub(crate) unsynced_bytes: u64,
+    /// Barriers that had failed when a small content was last begun to be written.
+    pub(crate) barriers_failed: u64,
     /// When [`Content::checkpoint_due`] first saw what is unsynced now.
     pub(crate) unsynced_since: Option<Instant>,
     /// Whether the newest slot says something else than this, chunks aside.
@@ -83,6 +85,7 @@ pub(crate) struct State {
 pub(crate) struct Memory {
     pub(crate) trusted: ChunkRanges,
     pub(crate) unsynced: ChunkRanges,
+    pub(crate) barriers_failed: u64,
     pub(crate) last_access: Day,
     pub(crate) changed: bool,
 }
@@ -241,6 +244,7 @@ impl State {
             trusted: ChunkRanges::empty(chunks),
             unsynced: ChunkRanges::empty(chunks),
             unsynced_bytes: 0,
+            barriers_failed: 0,
             unsynced_since: None,
             changed: false,
             data_made: false,
@@ -292,6 +296,7 @@ impl Drop for Shared {
         let memory = Memory {
             trusted: take(&mut state.trusted),
             unsynced: take(&mut state.unsynced),
+            barriers_failed: state.barriers_failed,
             last_access: state.last_access,
             changed: state.changed && recorded,
         };

@@ -39,7 +39,7 @@ pub mod store;
 pub mod trust;
 
 pub use about::{About, Entry, Offer, Origin};
-pub use content::{CheckpointError, CommitError, Content, ReadError};
+pub use content::{CheckpointError, CommitError, Content, ReadError, Single};
 pub use export::{ExportError, ExportHow};
 pub use import::{ImportError, ImportFrom, ImportHow, Imported, Novelty};
 pub use quarantine::{PartReader, Place, PromoteError, Quarantine, QuarantineError, QuarantineKey};

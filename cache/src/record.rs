@@ -113,11 +113,15 @@ impl Slots {
 
     /// Makes a record file with one slot, in one write. Not durable yet.
     pub(crate) fn create(backend: &dyn Backend, path: &Path, record: &Record) -> io::Result<Self> {
-        let file = backend.open(path, Open::Create)?;
-        // What an interrupted creation left here must not outlive it as a later generation.
-        if !file.is_empty()? {
-            file.set_len(0)?;
-        }
+        let file = match backend.open(path, Open::CreateNew) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // What an interrupted creation left here must not outlive it as a later generation.
+                let file = backend.open(path, Open::Write)?;
+                file.set_len(0)?;
+                file
+            }
+            other => other?,
+        };
         file.write_all_at(&record.encode(0), 0)?;
         Ok(Self { generation: 0 })
     }

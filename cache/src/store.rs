@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroU64;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -78,6 +79,9 @@ pub(crate) struct Inner {
     pub(crate) parts: Mutex<Parts>,
     /// Held through a barrier, so that one that fails is known to everybody whom it concerns.
     barrier: Mutex<()>,
+    /// Barriers that failed. What was written before one of them returned is in doubt, whatever a
+    /// later one says.
+    barriers_failed: AtomicU64,
     _lock: Box<dyn Lock>,
 }
 
@@ -134,6 +138,12 @@ impl Store {
         }
         let _opening = self.inner.opening(id);
         self.inner.find(id, None)
+    }
+
+    /// Returns whether the content `id` is known, as of its last checkpoint, without opening it:
+    /// [`Store::content`] may still find that nothing is left of it.
+    pub fn knows(&self, id: ContentId) -> bool {
+        self.inner.live(id).is_some() || self.inner.index.summary(id).is_some()
     }
 
     /// Returns the content `id` if somebody has it open. Never waits for the disk.
@@ -256,7 +266,16 @@ impl Inner {
     /// Makes everything durable that was written before the call.
     pub(crate) fn barrier(&self) -> io::Result<()> {
         let _one = lock(&self.barrier);
-        self.backend.sync_all()
+        let synced = self.backend.sync_all();
+        if synced.is_err() {
+            self.barriers_failed.fetch_add(1, Ordering::SeqCst);
+        }
+        synced
+    }
+
+    /// Returns how many barriers have failed. Never waits for one.
+    pub(crate) fn barriers_failed(&self) -> u64 {
+        self.barriers_failed.load(Ordering::SeqCst)
     }
 }
 

@@ -83,6 +83,27 @@ fn live(disk: &Faulty, promised: &mut Promised) -> Outcome {
     Ok(())
 }
 
+/// Two groups of small contents, both written before either is made complete. The second goes on
+/// whatever became of the first.
+fn live_side_by_side(disk: &Faulty, promised: &mut Promised) -> Outcome {
+    let store = open(disk)?;
+    let contents = contents();
+    let small: Vec<&Vec<u8>> = contents.values().filter(|bytes| bytes.len() < CHUNK).collect();
+    let mut handles: Vec<Content> = Vec::new();
+    for bytes in small {
+        let content = store.create(list(bytes), &About::default())?;
+        content.commit(ChunkIndex(0), bytes)?;
+        handles.push(content);
+    }
+    for group in [&handles[..8], &handles[8..]] {
+        // A refusal is one of those that the disk was told to give.
+        drop(store.complete(group));
+        let complete = group.iter().filter(|content| content.is_complete());
+        promised.complete.extend(complete.map(Content::id));
+    }
+    Ok(())
+}
+
 /// Opens the store and checks every promise, and every byte that is given out beyond them.
 fn examine(disk: &Faulty, promised: &Promised, context: &str) {
     let store = open(disk).unwrap_or_else(|error| panic!("{context}: {error:?}"));
@@ -159,6 +180,26 @@ fn an_error_at_any_operation_takes_nothing_that_was_acknowledged() {
         examine(&disk.restart(operation), &promised, &format!("error at {operation}, power cut"));
         examine(&disk, &promised, &format!("error at operation {operation}"));
     }
+}
+
+#[test]
+fn a_barrier_that_fails_puts_in_doubt_what_another_group_wrote_before_it() {
+    let disk = Faulty::new();
+    live_side_by_side(&disk, &mut Promised::default()).expect("nothing fails");
+    let mut refused = 0;
+    for operation in 0..disk.operations() {
+        for seed in 0..SEEDS {
+            let disk = Faulty::new();
+            disk.plan(&[Fault::Error(operation)]);
+            let mut promised = Promised::default();
+            drop(live_side_by_side(&disk, &mut promised));
+            refused += u32::from(promised.complete.is_empty());
+            disk.plan(&[]);
+            let context = format!("error at {operation}, power cut, seed {seed}");
+            examine(&disk.restart(seed), &promised, &context);
+        }
+    }
+    assert!(refused > 0, "the barrier was among the operations");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sutler_protocol::{ChunkIndex, ChunkRange, ContentId};
+use sutler_protocol::{ChunkIndex, ChunkRange, ContentId, HashList};
 
 use super::{Content, Shared, is_linked};
 use crate::backend::Open;
@@ -48,6 +48,26 @@ pub enum CommitError {
     },
 }
 
+/// A content of one chunk, all of whose bytes were verified.
+#[derive(Debug)]
+pub struct Single {
+    hashes: HashList,
+    bytes: Vec<u8>,
+}
+
+impl Single {
+    /// Verifies `bytes` as the whole of a content; `None` if they are not, or are more than a chunk.
+    pub fn verify(content: ContentId, bytes: Vec<u8>) -> Option<Self> {
+        let hashes = HashList::of_one_chunk(content, bytes.len() as u64)?;
+        hashes.vouches_for(ChunkIndex(0), &bytes).then_some(Self { hashes, bytes })
+    }
+
+    /// Returns its hash list.
+    pub const fn hashes(&self) -> &HashList {
+        &self.hashes
+    }
+}
+
 impl Content {
     /// Verifies `bytes` as the whole chunks from `first` on, and writes them at once.
     ///
@@ -66,24 +86,26 @@ impl Content {
         let good = shared.verified(run, bytes);
         if let Some(good) = good {
             let place = shared.geometry().bytes(good);
-            let good_bytes = &bytes[..(place.end - place.start) as usize];
-            shared.reserve_rest()?;
-            shared.write(place.start, good_bytes).map_err(|source| CommitError::Write {
-                content,
-                chunk: first,
-                source,
-            })?;
-            let mut state = shared.state();
-            for chunk in good.iter() {
-                let place = shared.geometry().chunk(chunk);
-                state.gain(chunk, place.end - place.start, &shared.store);
-            }
+            shared.take_in(good, &bytes[..(place.end - place.start) as usize])?;
         }
         let chunk = good.map_or(first, |good| good.end());
         if chunk < run.end() {
             return Err(CommitError::Corrupt { content, chunk });
         }
         Ok(())
+    }
+
+    /// Writes a content that was verified already. Otherwise as [`Content::commit`].
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; [`CommitError::Ragged`] if `single` is another content.
+    pub fn commit_single(&self, single: &Single) -> Result<(), CommitError> {
+        let (shared, first) = (&*self.0, ChunkIndex(0));
+        let (content, bytes) = (shared.id(), single.bytes.len());
+        let run = shared.run(first, bytes as u64).filter(|_| single.hashes.id() == content);
+        let run = run.ok_or(CommitError::Ragged { content, first, bytes })?;
+        shared.take_in(run, &single.bytes)
     }
 }
 
@@ -113,6 +135,20 @@ impl Shared {
             !self.hashes.vouches_for(*chunk, bytes)
         });
         ChunkRange::new(run.start(), wrong.unwrap_or(run.end()))
+    }
+
+    /// Writes chunks that were verified, and counts them as had.
+    fn take_in(&self, run: ChunkRange, bytes: &[u8]) -> Result<(), CommitError> {
+        self.reserve_rest()?;
+        let written = self.write(self.geometry().bytes(run).start, bytes);
+        let (content, chunk) = (self.id(), run.start());
+        written.map_err(|source| CommitError::Write { content, chunk, source })?;
+        let mut state = self.state();
+        for chunk in run.iter() {
+            let place = self.geometry().chunk(chunk);
+            state.gain(chunk, place.end - place.start, &self.store);
+        }
+        Ok(())
     }
 
     /// Sets room aside for what is not had, unless that was done.
@@ -161,6 +197,7 @@ impl Shared {
 
     /// Writes all of a small content in the fewest calls. Its name becomes durable with the group.
     fn write_small(&self, bytes: &[u8]) -> io::Result<()> {
+        self.state().barriers_failed = self.store.barriers_failed();
         self.store.make_folder(self.id())?;
         let path = layout::file(self.id(), Kind::Data);
         let file = match self.store.backend.open(&path, Open::CreateNew) {

@@ -219,8 +219,17 @@ impl Inner {
             }
             return Err(first_error.unwrap_or(error));
         }
+        let failed = self.barriers_failed();
         let mut rows = Vec::with_capacity(written.len());
         for (shared, slots) in written {
+            let written_after = shared.state().barriers_failed;
+            if written_after != failed {
+                self.doubt_small(shared);
+                let content = shared.id();
+                let source = io::Error::other("a barrier for others failed after it was written");
+                first_error.get_or_insert(CompleteError::Sync { content, source });
+                continue;
+            }
             *shared.slots() = Some(slots);
             let mut state = shared.state();
             let chunks = state.had.chunks();

@@ -165,6 +165,7 @@ impl Inner {
             state.data_made = !memory.unsynced.is_empty();
             state.had = memory.unsynced.clone();
             state.unsynced = memory.unsynced;
+            state.barriers_failed = memory.barriers_failed;
             state.trusted = memory.trusted;
             state.reservation = None;
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use super::scan::{self, Leftovers};
@@ -97,6 +98,7 @@ impl Inner {
             standings: Mutex::new(standings),
             parts: Mutex::default(),
             barrier: Mutex::default(),
+            barriers_failed: AtomicU64::default(),
             _lock: lock,
         };
         inner.sweep();
