@@ -1,7 +1,8 @@
 //! How contents become the user's files.
 //!
 //! A file appears under its name when all of it is there and durable, and not before. The small
-//! files of a list share a barrier: a disk that syncs in 10 ms would else take 20 s for 2,000.
+//! files of a list share a barrier: a disk that syncs in 10 ms would else take 20 s for 2,000. A
+//! second name of a content that is complete needs none: its bytes are durable already.
 
 use std::fs;
 use std::io;
@@ -21,8 +22,11 @@ const EXPORT_ATTEMPTS: u32 = 3;
 /// Bytes of a content that is written by itself: a barrier of its own costs less than its copy.
 const ALONE_BYTES: u64 = 1 << 20;
 
-/// Files that share a barrier.
-const BATCH_MAX: usize = 256;
+/// Files that share a barrier, and a sync of their folder: as many as share one in the store.
+const BATCH_MAX: usize = 1_024;
+
+/// Bytes from which a barrier is due before.
+const BATCH_BYTES_MAX: u64 = 64 << 20;
 
 /// A file of a list by its name, and what became of it.
 pub(crate) type Settled = (String, Result<Fetched, Failure>);
@@ -31,13 +35,25 @@ pub(crate) type Settled = (String, Result<Fetched, Failure>);
 pub(crate) struct Batch<'a> {
     folder: &'a Path,
     how: ExportHow,
-    waiting: Vec<(TempPath, String, Fetched)>,
+    waiting: Vec<(Written, String, Fetched)>,
+    waiting_bytes: u64,
+}
+
+/// How far a file is.
+enum Written {
+    /// Its bytes are durable, and it has its name.
+    Named,
+    /// Its bytes are durable under a second name of the store's file, which is to replace what has
+    /// the name.
+    Linked(TempPath),
+    /// Its bytes wait for the barrier.
+    Copied(TempPath),
 }
 
 impl<'a> Batch<'a> {
     /// Begins with no file in the folder that all of them go to.
     pub(crate) const fn new(folder: &'a Path, how: ExportHow) -> Self {
-        Self { folder, how, waiting: Vec::new() }
+        Self { folder, how, waiting: Vec::new(), waiting_bytes: 0 }
     }
 
     /// Writes a content to the file `name`. Returns the files that are durable now: often none,
@@ -58,10 +74,9 @@ impl<'a> Batch<'a> {
             return Ok(vec![(name.to_owned(), Ok(report))]);
         }
         if self.how == ExportHow::HardLink
-            && let Some(file) = linked(&ready.body, &out)
+            && let Some(written) = linked(&ready.body, &out)
         {
-            self.waiting.push((file, name.to_owned(), ready.report));
-            return Ok(self.settle_if_full());
+            return Ok(self.wait(written, name, ready.report));
         }
         let mut file = beside(&out)?;
         if !pour(&mut ready.body, ready.report.bytes, &mut file, &out)? {
@@ -71,33 +86,42 @@ impl<'a> Batch<'a> {
         if !cfg!(target_os = "linux") {
             file.as_file().sync_all().map_err(|error| not_to(&out, &error))?;
         }
-        self.waiting.push((file.into_temp_path(), name.to_owned(), ready.report));
-        Ok(self.settle_if_full())
+        let written = Written::Copied(file.into_temp_path());
+        Ok(self.wait(written, name, ready.report))
     }
 
-    fn settle_if_full(&mut self) -> Vec<Settled> {
-        if self.waiting.len() < BATCH_MAX { Vec::new() } else { self.settle() }
+    /// Has a file wait, unless it was the last that was waited for.
+    fn wait(&mut self, written: Written, name: &str, report: Fetched) -> Vec<Settled> {
+        self.waiting_bytes += report.bytes;
+        self.waiting.push((written, name.to_owned(), report));
+        let full = self.waiting.len() >= BATCH_MAX || self.waiting_bytes >= BATCH_BYTES_MAX;
+        if full { self.settle() } else { Vec::new() }
     }
 
     /// Makes every waiting file durable, under its name, and returns what became of each.
     pub(crate) fn settle(&mut self) -> Vec<Settled> {
         let waiting = std::mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
         if waiting.is_empty() {
             return Vec::new();
         }
-        let written = self.barrier();
+        let copied = waiting.iter().any(|(written, ..)| matches!(written, Written::Copied(_)));
+        let durable = if copied { self.barrier() } else { Ok(()) };
         let mut settled: Vec<Settled> = Vec::with_capacity(waiting.len());
-        for (file, name, report) in waiting {
+        for (written, name, report) in waiting {
             let out = self.folder.join(&name);
-            let named = match &written {
-                Ok(()) => {
-                    let beside = file.to_path_buf();
-                    let named = file.persist(&out).map_err(|error| not_to(&out, &error.error));
+            let named = match written {
+                Written::Named => Ok(()),
+                Written::Linked(beside) => {
+                    let path = beside.to_path_buf();
+                    let named = beside.persist(&out).map_err(|error| not_to(&out, &error.error));
                     // Two names of one file stay both: then it was the store's file already.
-                    drop(fs::remove_file(beside));
+                    drop(fs::remove_file(path));
                     named
                 }
-                Err(failure) => Err(failure.clone()),
+                Written::Copied(beside) => durable.clone().and_then(|()| {
+                    beside.persist(&out).map_err(|error| not_to(&out, &error.error))
+                }),
             };
             settled.push((name, named.map(|()| report)));
         }
@@ -181,13 +205,19 @@ fn beside(out: &Path) -> Result<NamedTempFile, Failure> {
         .map_err(|error| not_to(out, &error))
 }
 
-/// Gives the store's file a second name beside the user's; `None` where it has to be copied.
-fn linked(body: &Body, out: &Path) -> Option<TempPath> {
+/// Gives the store's file the user's name, or one beside it if that is taken; `None` where it has
+/// to be copied.
+fn linked(body: &Body, out: &Path) -> Option<Written> {
     let Body::Content(content) = body else { return None };
+    match content.link(out) {
+        Ok(()) => return Some(Written::Named),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(_) => return None,
+    }
     let named = tempfile::Builder::new()
         .prefix(".sutler-")
         .make_in(folder_of(out), |path| content.link(path));
-    named.ok().map(NamedTempFile::into_temp_path)
+    named.ok().map(|beside| Written::Linked(beside.into_temp_path()))
 }
 
 /// Fills a file with a body. Returns whether the body was good: a store's copy may have gone bad.
