@@ -1,5 +1,7 @@
 //! Control destroyed, and restored from a backup that is older than what devices have seen (R164, T31).
 
+mod killed;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! What a restored folder says of itself until control has caught up with what devices know: `restored.json`.
+//! What a folder that was restored, or put back by other means, says of itself until control has caught up with what devices
+//! know: `restored.json`.
 //!
 //! While it is there, nothing is signed in the folder. A timestamp that followed the backup's would be older than those
 //! that devices have seen since, and they would refuse it as a rollback.
@@ -21,9 +22,9 @@ const BYTES_MAX: u64 = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Restored {
-    /// When it was restored.
+    /// When it was restored, or found to have been put back.
     pub at: Utc,
-    /// The version of the timestamp in the backup.
+    /// The version of the timestamp in the backup, or in the folder then.
     pub version: u64,
     /// Nodes that may know newer orders, beside those of the config.
     #[serde(default)]
@@ -73,15 +74,19 @@ impl Restored {
         read.map(Some).map_err(|source| RestoredError::Parse { path, source })
     }
 
-    /// Writes it into the folder `data`.
+    /// Writes it into the folder `data`; when this returns, that is durable. A kill leaves all of it or nothing.
     ///
     /// # Errors
     ///
     /// [`RestoredError::Disk`].
-    pub(super) fn write(&self, data: &Path) -> Result<(), RestoredError> {
+    pub(crate) fn write(&self, data: &Path) -> Result<(), RestoredError> {
         let path = data.join(FILE);
         let text = serde_json::to_vec(self).expect("addresses and numbers are JSON");
-        let written = File::create_new(&path).and_then(|mut file| file.write_all(&text));
+        let new = path.with_extension("json.new");
+        let written = File::create(&new)
+            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&new, &path))
+            .and_then(|()| File::open(data)?.sync_all());
         written.map_err(|source| RestoredError::Disk { path, source })
     }
 

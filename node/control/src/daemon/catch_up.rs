@@ -67,9 +67,12 @@ pub enum CatchUpError {
     #[error(transparent)]
     Restored(#[from] RestoredError),
     /// It was restored, and nobody has told what devices have seen since.
-    #[error("this control was restored from a backup at version {version}, and {}", untold(tried))]
+    #[error(
+        "this control was restored from a backup or put back, at version {version}, and {}",
+        untold(tried)
+    )]
     Untold {
-        /// The backup's version.
+        /// The version that it was restored with.
         version: u64,
         /// Who was asked, and what came of it.
         tried: Vec<(SocketAddr, String)>,
@@ -266,7 +269,9 @@ impl Catching<'_> {
         let least = Version::new(above).filter(|version| version.next().is_some());
         let least = least.ok_or(CatchUpError::Above { above })?;
         let from = newest.as_ref().map(|(source, _)| *source);
-        if let Some((_, collected)) = newest {
+        if let Some((source, collected)) = newest {
+            // From the first file on, what lies here is not control's own state: a kill leaves the way back open.
+            self.mark(source)?;
             folder.repository().write(&collected.publication)?;
         }
         let keys = folder.online_keys().map_err(CatchUpError::Keys)?;
@@ -289,6 +294,18 @@ impl Catching<'_> {
         let version = state.timestamp.version().number();
         info!(manifest.version = version, "caught up");
         Ok(CaughtUp { from, above, version })
+    }
+
+    /// Writes down that control has not caught up yet, where no restoration has. Without it, what is taken over in part
+    /// or whole, and not signed anew, would count as this control's, whose audit log does not hold what it says.
+    fn mark(&self, source: SocketAddr) -> Result<(), CatchUpError> {
+        if self.restored.is_some() {
+            return Ok(());
+        }
+        let version = version_of(&self.believed_here()?);
+        let at = Utc::of(Timestamp::now());
+        let restored = Restored { at, version, sources: vec![source], above: self.above };
+        Ok(restored.write(self.data)?)
     }
 
     fn deed(&self, from: Option<SocketAddr>, above: u64) -> Deed {
