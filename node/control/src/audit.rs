@@ -70,6 +70,8 @@ pub struct Audit {
     file: File,
     path: PathBuf,
     head: Head,
+    /// Bytes of all entries.
+    bytes: u64,
 }
 
 /// Why a log does not hold.
@@ -151,7 +153,7 @@ impl Audit {
         let Checked { head, bytes, .. } = check(&file, known, path, Tail::MayBeCut)?;
         file.set_len(bytes).map_err(failed)?;
         file.seek(SeekFrom::End(0)).map_err(failed)?;
-        Ok(Self { file, path: path.to_owned(), head })
+        Ok(Self { file, path: path.to_owned(), head, bytes })
     }
 
     /// Returns how far it goes.
@@ -163,17 +165,33 @@ impl Audit {
     ///
     /// # Errors
     ///
-    /// [`AuditError::Disk`]; the log is to be opened again then.
+    /// [`AuditError::Disk`]; what was written of it is taken back before anything else is written.
     pub fn add(&mut self, deed: Deed, at: Utc) -> Result<Head, AuditError> {
+        self.add_by(deed, at, |mut file, line| file.write_all(line).and_then(|()| file.sync_data()))
+    }
+
+    fn add_by(
+        &mut self,
+        deed: Deed,
+        at: Utc,
+        write: impl FnOnce(&File, &[u8]) -> io::Result<()>,
+    ) -> Result<Head, AuditError> {
         let seq = self.head.seq + 1;
         let Deed { actor, action, object, reason } = deed;
         let entry = Entry { seq, at, actor, action: action.to_owned(), object, reason };
         let entry = serde_json::to_string(&entry).expect("an entry is text");
         let head = self.head.behind(seq, entry.as_bytes());
         let line = format!("{} {entry}\n", head.chain);
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
-        written.map_err(|source| AuditError::Disk { path: self.path.clone(), source })?;
-        self.head = head;
+        // A full disk took a part of the last one, or an entry that was told to have failed: what followed it would be
+        // no log.
+        let written =
+            self.file.set_len(self.bytes).and_then(|()| write(&self.file, line.as_bytes()));
+        if let Err(source) = written {
+            // Where that fails as well, the next entry tries it again.
+            drop(self.file.set_len(self.bytes));
+            return Err(AuditError::Disk { path: self.path.clone(), source });
+        }
+        (self.head, self.bytes) = (head, self.bytes + line.len() as u64);
         Ok(head)
     }
 }
@@ -324,6 +342,29 @@ mod tests {
         // But not where it was vouched for.
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert!(matches!(Audit::open(&path, Some(head)), Err(AuditError::Cut { .. })));
+    }
+
+    #[test]
+    fn a_full_disk_costs_the_entry_that_it_did_not_take_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut audit = Audit::open(&path, None).unwrap();
+        audit.add(deed("one"), at()).unwrap();
+        for part in [0, 1, 70, usize::MAX] {
+            let full = |mut file: &File, line: &[u8]| {
+                file.write_all(&line[..part.min(line.len())])?;
+                Err(io::ErrorKind::StorageFull.into())
+            };
+            let before = audit.head();
+            audit.add_by(deed("lost"), at(), full).unwrap_err();
+            assert_eq!(audit.head(), before);
+            assert_eq!(verify(&path, Some(before)).unwrap().1, before, "{part}");
+            let head = audit.add(deed("next"), at()).unwrap();
+            assert_eq!(verify(&path, Some(head)).unwrap().1, head, "{part}");
+        }
+        let head = audit.head();
+        drop(audit);
+        assert_eq!(Audit::open(&path, Some(head)).unwrap().head().seq, 5);
     }
 
     #[test]
