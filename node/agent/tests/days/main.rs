@@ -218,13 +218,21 @@ fn a_source_that_is_gone_is_said_and_tried_again() {
 
 // T13
 #[test]
-fn a_device_at_1970_answers_clock_and_starts_nothing() {
-    let mut device = Device::new();
-    device.run_until("2026-03-09T20:00:00Z");
-    device.set_clock("1970-01-01T21:00:00Z");
-    device.run_for(SignedDuration::from_hours(30));
-    assert!(device.begun.is_empty());
-    assert_eq!(device.said(1).reason, Some(Reason::Clock));
+fn a_device_whose_clock_is_wrong_answers_clock_and_starts_nothing_until_it_is_right() {
+    for clock in ["1970-01-01T21:00:00Z", "2025-03-09T21:00:00Z"] {
+        let mut device = Device::new();
+        device.run_until("2026-03-09T20:00:00Z");
+        device.set_clock(clock);
+        device.run_for(SignedDuration::from_hours(30));
+        assert!(device.begun.is_empty(), "{clock}");
+        assert_eq!(device.said(1).reason, Some(Reason::Clock), "{clock}");
+        // Set right, it goes on with the next window.
+        device.set_clock("2026-03-11T02:00:00Z");
+        device.run_until("2026-03-11T20:59:00Z");
+        assert!(device.begun.is_empty(), "{clock}");
+        device.run_until("2026-03-11T21:05:00Z");
+        assert_eq!((device.begun.len(), device.said(1).state), (1, State::Installed), "{clock}");
+    }
 }
 
 #[test]

@@ -181,12 +181,27 @@ async fn a_manifest_without_one_of_its_files_is_not_heeded() {
     control.set(&organisation, "approvals-qa", Some("qa"), 2, Approvals::default());
     node.believes(3).await;
 
+    let mut shown = node.board.manifest();
+    let seen = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while seen.last() != Some(&5) && shown.changed().await.is_ok() {
+            let manifest = shown.borrow_and_update().clone();
+            seen.extend(manifest.map(|manifest| manifest.statement.version.number()));
+        }
+        seen
+    });
+    let before = control.machine.counters.requests_refused.value();
     control.hold_back(&organisation, 3);
+    let asked = async {
+        while control.machine.counters.requests_refused.value() == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("it has asked for what is held back", asked).await;
+    assert_eq!(node.version(), 3);
     // The next that is whole is believed; the one between never was.
     control.set(&organisation, "halts", None, 3, Halts::default());
-    node.believes(5).await;
-    let manifest = node.board.manifest().borrow().clone().unwrap();
-    assert_eq!(manifest.statement.version.number(), 5);
+    assert_eq!(soon("the next", seen).await.unwrap(), [5]);
 }
 
 // T13, T10: a stolen timestamp key writes a year into its statements in which every certificate has ended.

@@ -58,6 +58,7 @@ pub(crate) struct Machine {
     pub(crate) endpoint: Endpoint,
     pub(crate) address: SocketAddr,
     pub(crate) folder: PathBuf,
+    pub(crate) counters: Arc<Counters>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -202,11 +203,12 @@ impl Organisation {
         let gateway = StoreGateway { store, arrivals: Arrivals::default() };
         let stop = CancellationToken::new();
         let orders = orders.unwrap_or_else(|| Arc::new(board.clone()));
-        let server = Server::new(endpoint.clone(), gateway, Arc::new(Counters::default()))
-            .orders(Some(orders));
+        let counters = Arc::new(Counters::default());
+        let server =
+            Server::new(endpoint.clone(), gateway, Arc::clone(&counters)).orders(Some(orders));
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run(stop.clone()));
-        Machine { board, endpoint, address, folder, stop, tasks }
+        Machine { board, endpoint, address, folder, counters, stop, tasks }
     }
 }
 

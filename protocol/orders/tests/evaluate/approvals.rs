@@ -117,16 +117,17 @@ type Signs = fn(&mut World);
 // N1, T10: content 2 is the thief's own, and there on the device. Each key signs all that it may, alone.
 #[test]
 fn each_single_stolen_key_installs_nothing_of_its_own() {
+    let import: Signs = |world| {
+        let quiet = json!({ "no_restart": true, "no_interruption": true, "severity": "severe" });
+        world.contents.insert(2, content(2, &quiet));
+    };
+    let approvals: Signs = |world| {
+        world.items.push(install(2, &json!({ "patch_now": true })));
+        world.standing.push(policy("all", &json!({ "veto_hours": 1 })));
+    };
     let stolen: [(&str, Signs); 6] = [
-        ("import", |world| {
-            let quiet =
-                json!({ "no_restart": true, "no_interruption": true, "severity": "severe" });
-            world.contents.insert(2, content(2, &quiet));
-        }),
-        ("approvals", |world| {
-            world.items.push(install(2, &json!({ "patch_now": true })));
-            world.standing.push(policy("all", &json!({ "veto_hours": 1 })));
-        }),
+        ("import", import),
+        ("approvals", approvals),
         ("schedules", |world| {
             world.policies =
                 vec![policy("all", &json!({ "mode": "immediate", "schedule": "daily" }))];
@@ -138,13 +139,26 @@ fn each_single_stolen_key_installs_nothing_of_its_own() {
             world.halts.clear();
         }),
     ];
-    for (whose, sign) in stolen {
+    let installs = |signs: &[Signs]| {
         let mut world = World::new();
         world.staged(2);
-        sign(&mut world);
+        for sign in signs {
+            sign(&mut world);
+        }
         let answers = world.evaluate(&world.orders());
         let step = answers.get(&bytes(2).blake3).map(|answer| &answer.step);
-        assert!(!matches!(step, Some(Step::Install { .. })), "{whose}: {step:?}");
+        matches!(step, Some(Step::Install { .. }))
+    };
+    for (whose, sign) in stolen {
+        assert!(!installs(&[sign]), "{whose}");
+    }
+    // It takes both of the two roles, and with both it would have been installed; no other two do.
+    assert!(installs(&[import, approvals]));
+    for (one, sign) in stolen {
+        for (other, signs) in stolen.into_iter().filter(|(other, _)| *other != one) {
+            let is_pair = [one, other].contains(&"import") && [one, other].contains(&"approvals");
+            assert_eq!(installs(&[sign, signs]), is_pair, "{one} {other}");
+        }
     }
 }
 
