@@ -5,6 +5,8 @@
 //! not to know; beside it, how many devices there are, and how many have heard of a stop. Handing in needs none either: the signatures on the orders are an admin's authority, never
 //! the connection that carried them. Nothing else changes anything here.
 
+mod places;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -23,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::services::ServeDir;
 use tower_http::timeout::TimeoutLayer;
 
+use self::places::{PLACES_MAX, Places, STILL_MAX};
 use super::desk::{Desk, DeskError};
 use super::{counting, intake, spreading};
 use crate::bounds::SUBMISSION_BYTES_MAX;
@@ -96,6 +99,7 @@ impl HttpServer {
     /// published all the same.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
+        let listener = Places::new(listener, PLACES_MAX, STILL_MAX);
         tokio::select! {
             // Cancel-safe: a token stays cancelled.
             () = shutdown.cancelled() => Ok(()),
