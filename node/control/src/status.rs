@@ -1,5 +1,7 @@
 //! How the manifest stands: what expires when, and who signs for it. Pure.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use sutler_protocol::expiry::{BY_HAND_DAYS, HOURLY_DAYS, Warning, left_days};
 use sutler_protocol::manifest::{Expires, KeyId, Version};
@@ -26,7 +28,7 @@ pub struct Standing {
 /// Returns how every role of the manifest stands. Snapshot and timestamp are control's, which signs them in time
 /// by itself: they are warned of only when they are gone.
 pub fn standings(state: &State, now: Timestamp) -> Vec<Standing> {
-    let mut standings = Vec::new();
+    let (mut standings, admins) = (Vec::new(), state.admins());
     for (role, entry) in &state.root.roles {
         let (version, expires, days) = match role.as_str() {
             "root" => (state.root.version(), state.root.expires(), BY_HAND_DAYS),
@@ -36,19 +38,19 @@ pub fn standings(state: &State, now: Timestamp) -> Vec<Standing> {
             _ => continue,
         };
         let who = (entry.keyids.as_slice(), entry.threshold);
-        standings.push(standing(state, role, Some((version, expires)), days, who, now));
+        standings.push(standing(&admins, role, Some((version, expires)), days, who, now));
     }
     for mandate in state.mandates().all() {
         let (role, delegation) = (mandate.role(), mandate.delegation());
         let who = (delegation.keyids.as_slice(), delegation.threshold);
         let document = state.roles.get(role).map(|known| (known.version(), known.expires()));
-        standings.push(standing(state, role.as_str(), document, BY_HAND_DAYS, who, now));
+        standings.push(standing(&admins, role.as_str(), document, BY_HAND_DAYS, who, now));
     }
     standings
 }
 
 fn standing(
-    state: &State,
+    admins: &BTreeMap<String, KeyId>,
     role: &str,
     document: Option<(Version, Expires)>,
     days: &[i64],
@@ -58,12 +60,16 @@ fn standing(
     let expires = document.map(|(_, expires)| expires.instant());
     let left_days = expires.map(|expires| left_days(expires, now));
     let warning = expires.map_or(Warning::None, |expires| Warning::of(expires, now, days));
-    let signers = ids.iter().map(|id| name(state, id)).collect();
+    let signers = ids.iter().map(|id| called(admins, id)).collect();
     Standing { role: role.to_owned(), document, threshold, signers, left_days, warning }
 }
 
 /// Returns what the holder of a key is called, else the beginning of its id.
 pub fn name(state: &State, id: &KeyId) -> String {
-    let named = state.admins().into_iter().find(|(_, held)| held == id);
-    named.map_or_else(|| id.as_str().chars().take(12).collect(), |(name, _)| name)
+    called(&state.admins(), id)
+}
+
+fn called(admins: &BTreeMap<String, KeyId>, id: &KeyId) -> String {
+    let named = admins.iter().find(|(_, held)| *held == id);
+    named.map_or_else(|| id.as_str().chars().take(12).collect(), |(name, _)| name.clone())
 }

@@ -158,16 +158,16 @@ impl<'a> Mandates<'a> {
         targets: &'a Targets,
         mut staff: impl FnMut(&RoleName, &RoleKeys) -> Option<&'a Targets>,
     ) -> Self {
-        let delegations = targets.delegations.as_ref();
-        let directorates = delegations
-            .into_iter()
-            .flat_map(Delegations::all)
-            .filter(|delegated| directorate(&delegated.role).is_some())
-            .filter_map(|delegated| {
-                let document = staff(&delegated.role, &delegated.keys)?;
-                Some((delegated.role, document))
-            })
-            .collect();
+        let mut directorates = BTreeMap::new();
+        if let Some(delegations) = &targets.delegations {
+            let roles = delegations.roles.iter().flatten();
+            // Keys are read of these alone: there may be hundreds of others, and this is asked often.
+            for one in roles.filter(|one| directorate(&one.name).is_some()) {
+                let keys = RoleKeys::new(&delegations.keys, &one.keyids, one.threshold);
+                let document = staff(&one.name, &keys);
+                directorates.extend(document.map(|document| (one.name.clone(), document)));
+            }
+        }
         Self { targets, staff: directorates }
     }
 

@@ -38,16 +38,7 @@ fn a_directorate_replaces_an_approver_and_devices_follow() {
     let site = enterprise();
     let control = site.control("127.0.0.1:0");
     let node = site.node(&control.address());
-    let root = site.path("org/repository/metadata/1.root.json");
-    let config = format!(
-        "[orders]\nsources = ['{}']\nroot = '{}'\n[agent]\nobserve_only = false\nreport_minutes = 1\n\
-         [[agent.install]]\nkind = 'bin'\ncommand = ['/bin/true', '{{file}}']\ndetect = ['/bin/false']\n",
-        node.address(),
-        root.display()
-    );
-    fs::write(site.path("agent.toml"), config).unwrap();
-    let _agent =
-        site.daemon("agent", "agent --data device --config agent.toml --listen 127.0.0.1:0");
+    let _agent = site.agent(&node.address());
     let staged = |name: &str| {
         let said = site.done("report patch --data org --json");
         said.lines().any(|line| {

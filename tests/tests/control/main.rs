@@ -99,6 +99,19 @@ impl Site {
         self.daemon("node", "node --data node --config node.toml --listen 127.0.0.1:0")
     }
 
+    /// Starts the device's agent, which follows the node at `source` and tells often.
+    fn agent(&self, source: &str) -> Daemon {
+        let root = self.path("org/repository/metadata/1.root.json");
+        let config = format!(
+            "[orders]\nsources = ['{source}']\nroot = '{}'\n\
+             [agent]\nobserve_only = false\nreport_minutes = 1\n[[agent.install]]\nkind = 'bin'\n\
+             command = ['/bin/true', '{{file}}']\ndetect = ['/bin/false']\n",
+            root.display()
+        );
+        fs::write(self.path("agent.toml"), config).unwrap();
+        self.daemon("agent", "agent --data device --config agent.toml --listen 127.0.0.1:0")
+    }
+
     /// The version of the orders that the node believes.
     fn believed(&self) -> u64 {
         self.believed_by("node")
@@ -327,16 +340,7 @@ fn a_devices_answer_is_in_controls_report() {
     let node = site.node(&control.address());
     let id = site.publish("numbers.bin");
     site.done("approve numbers.bin --scope all --key org/keys/laptop.key");
-    let root = site.path("org/repository/metadata/1.root.json");
-    let config = format!(
-        "[orders]\nsources = ['{}']\nroot = '{}'\n[agent]\nobserve_only = false\nreport_minutes = 1\n\
-         [[agent.install]]\nkind = 'bin'\ncommand = ['/bin/true', '{{file}}']\ndetect = ['/bin/false']\n",
-        node.address(),
-        root.display()
-    );
-    fs::write(site.path("agent.toml"), config).unwrap();
-    let agent = "agent --data device --config agent.toml --listen 127.0.0.1:0";
-    let _agent = site.daemon("agent", agent);
+    let _agent = site.agent(&node.address());
     let rows = |by: &str| -> Vec<Value> {
         let said = site.done(&format!("report {by} --data org --json"));
         said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
