@@ -65,7 +65,8 @@ impl DnfRoot {
 
     /// Installs the newest of all that is installed.
     pub fn upgrade(&self) -> Said {
-        self.run(&["upgrade"])
+        // An index of this very second has not expired for dnf, however soon it should.
+        self.run(&["upgrade", "--refresh"])
     }
 
     /// Fetches the indexes.
